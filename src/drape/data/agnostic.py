@@ -1,0 +1,202 @@
+"""Which pixels a person loses before a net sees them: everything that tells about the old cloth.
+
+One implementation serves training, evaluation and try-on, so a mask never differs between them.
+`agnostic_mask_v32` and `parse_agnostic_v32` follow HR-VITON's geometry (Lee et al., ECCV 2022, the
+folders agnostic-v3.2 and image-parse-agnostic-v3.2); `agnostic_mask_paper` is the one of Zhu et al.
+2023: the whole box of the person, with head, hands and lower body pasted back.
+
+HR-VITON's pixel constants belong to 768 pixels of width; here they scale with width / 768, so any
+size works.  Joints are BODY_25 in pixels, (x, y, confidence); a joint with confidence 0, at (0, 0) or
+not finite counts as missing.  Nothing here writes into its arguments.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+from jaxtyping import Bool, Float, UInt8
+from numpy import ndarray
+from PIL import Image, ImageDraw
+
+from drape.data import parse_labels as labels
+from drape.data.parse_labels import is_any
+
+NECK, R_SHOULDER, R_ELBOW, R_WRIST, L_SHOULDER, L_ELBOW, L_WRIST, MID_HIP, R_HIP = range(1, 10)
+L_HIP = 12
+ARMS = (
+    (labels.LEFT_ARM, (L_SHOULDER, L_ELBOW, L_WRIST), R_SHOULDER),
+    (labels.RIGHT_ARM, (R_SHOULDER, R_ELBOW, R_WRIST), L_SHOULDER),
+)
+"""Label of an arm, its joints from the shoulder down, and the shoulder opposite."""
+
+TORSO_LENGTH = 1.6
+"""Shoulder-to-hip distance over shoulder width, used where no hip was found (the six shipped test people: 1.4 to 1.8)."""
+
+Parse = UInt8[ndarray, "h w"]
+Joints = Float[ndarray, "25 3"]
+BoolMask = Bool[ndarray, "h w"]
+Point = np.ndarray  # (2,) float64: x, y in pixels
+Points = dict[int, Point]
+
+
+class _Brush:
+    """Draws thick strokes and ellipses into a mask; sizes in pixels of a 768 wide image."""
+
+    def __init__(self, height: int, width: int) -> None:
+        self.scale = width / 768
+        self._image = Image.new("L", (width, height))
+        self._draw = ImageDraw.Draw(self._image)
+
+    def stroke(self, start: Point, end: Point, width: float) -> None:
+        ends = (float(start[0]), float(start[1]), float(end[0]), float(end[1]))
+        self._draw.line(ends, 255, width=max(1, round(width * self.scale)))
+
+    def ellipse(self, centre: Point, rx: float, ry: float) -> None:
+        (x, y), rx, ry = centre.tolist(), rx * self.scale, ry * self.scale
+        self._draw.ellipse((x - rx, y - ry, x + rx, y + ry), 255, 255)
+
+    def neck(self, joint: Point, half_width: float, height: float) -> None:
+        (x, y), half_width, height = joint.tolist(), half_width * self.scale, height * self.scale
+        self._draw.rectangle((x - half_width, y - height, x + half_width, y), 255, 255)
+
+    def polygon(self, corners: Sequence[Point]) -> None:
+        self._draw.polygon([tuple(corner.tolist()) for corner in corners], 255, 255)
+
+    def mask(self) -> BoolMask:
+        return np.asarray(self._image) != 0
+
+
+def agnostic_mask_v32(parse: Parse, joints: Joints) -> BoolMask:
+    """True where HR-VITON's agnostic-v3.2 paints gray: torso, neck and arms, but not face, hands and lower body.
+
+    Without both shoulders there is no torso to draw: the answer is `agnostic_mask_paper`, which hides more.
+    """
+    points = _completed(_visible(joints))
+    if points is None:
+        return agnostic_mask_paper(parse, joints)
+    unit = _unit(points, parse.shape[1])
+    brush = _Brush(*parse.shape)
+    _draw_torso(brush, points, unit)
+    arms = _arm_strokes(points, unit, parse.shape)
+    hidden = brush.mask() | arms[labels.LEFT_ARM] | arms[labels.RIGHT_ARM]
+    kept = is_any(parse, (labels.SUNGLASSES, labels.FACE, *labels.LOWER_BODY)) | _hands(parse, arms)
+    return hidden & ~kept
+
+
+def agnostic_mask_paper(parse: Parse, joints: Joints) -> BoolMask:
+    """True in the bounding box of the whole person, except head, hands and lower body.  [Zhu et al. 2023, sec. 3.1]
+
+    Hands are arm pixels beyond the strokes along the arms; an arm without joints has no known hand and
+    is hidden whole.  A parse without any person gives an empty mask.
+    """
+    person = parse != labels.BACKGROUND
+    hidden = np.zeros(parse.shape, dtype=bool)
+    if not person.any():
+        return hidden
+    rows, columns = np.flatnonzero(person.any(axis=1)), np.flatnonzero(person.any(axis=0))
+    hidden[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1] = True
+    kept = is_any(parse, (*labels.HEAD, *labels.LOWER_BODY))
+    points = _completed(_visible(joints))
+    if points is not None:
+        kept |= _hands(parse, _arm_strokes(points, _unit(points, parse.shape[1]), parse.shape))
+    return hidden & ~kept
+
+
+def parse_agnostic_v32(parse: Parse, joints: Joints) -> Parse:
+    """The parse with upper clothes, neck and arms set to background; hands stay.  [HR-VITON, image-parse-agnostic-v3.2]"""
+    points = _visible(joints)
+    gone = is_any(parse, (*labels.UPPER_CLOTHES, labels.NECK))
+    for arm, chain, opposite in ARMS:
+        brush = _Brush(*parse.shape)
+        previous = points.get(opposite)
+        for joint in chain:
+            if joint not in points:
+                continue
+            if previous is not None:
+                brush.stroke(previous, points[joint], 100)
+            radius = 40 if joint == chain[-1] else 150
+            brush.ellipse(points[joint], radius, radius)
+            previous = points[joint]
+        gone |= brush.mask() & (parse == arm)
+    return np.where(gone, np.uint8(labels.BACKGROUND), parse)
+
+
+def _visible(joints: Joints) -> Points:
+    """The joints that were found, as float64 points."""
+    found = np.isfinite(joints).all(axis=1) & (joints[:, 2] > 0) & (joints[:, :2] != 0).any(axis=1)
+    return {int(index): joints[index, :2].astype(np.float64) for index in np.flatnonzero(found)}
+
+
+def _completed(found: Points) -> Points | None:
+    """Points with both shoulders, both hips (at shoulder width about their midpoint) and a neck, or None without shoulders."""
+    points = dict(found)
+    for missing, other in ((R_SHOULDER, L_SHOULDER), (L_SHOULDER, R_SHOULDER)):
+        if missing not in points and other in points and NECK in points:
+            points[missing] = 2 * points[NECK] - points[other]
+    if R_SHOULDER not in points or L_SHOULDER not in points:
+        return None
+    across = points[L_SHOULDER] - points[R_SHOULDER]
+    breadth = float(np.hypot(*across))
+    if breadth < 1e-6:
+        return None
+    points.setdefault(NECK, (points[L_SHOULDER] + points[R_SHOULDER]) / 2)
+    middle, direction = _hips(points, across)
+    points[R_HIP], points[L_HIP] = middle - direction * breadth / 2, middle + direction * breadth / 2
+    return points
+
+
+def _hips(points: Points, across: Point) -> tuple[Point, Point]:
+    """Midpoint of the hips and the unit vector from the right one to the left one, whatever is missing."""
+    unit = across / np.hypot(*across)
+    right, left = points.get(R_HIP), points.get(L_HIP)
+    if right is not None and left is not None:
+        apart = float(np.hypot(*(left - right)))
+        return (right + left) / 2, (left - right) / apart if apart > 1e-6 else unit
+    if MID_HIP in points:
+        return points[MID_HIP], unit
+    if right is not None:
+        return right + across / 2, unit
+    if left is not None:
+        return left - across / 2, unit
+    shoulders = (points[L_SHOULDER] + points[R_SHOULDER]) / 2
+    return shoulders + np.array([0.0, TORSO_LENGTH * np.hypot(*across)]), unit
+
+
+def _unit(points: Points, width: int) -> int:
+    """HR-VITON's length unit r, in pixels of a 768 wide image."""
+    breadth = float(np.hypot(*(points[L_SHOULDER] - points[R_SHOULDER])))
+    return int(breadth * 768 / width / 16) + 1
+
+
+def _draw_torso(brush: _Brush, points: Points, unit: int) -> None:
+    shoulders, hips = (points[R_SHOULDER], points[L_SHOULDER]), (points[R_HIP], points[L_HIP])
+    for shoulder, hip in zip(shoulders, hips, strict=True):
+        brush.ellipse(hip, 3 * unit, 6 * unit)
+        brush.ellipse(shoulder, 5 * unit, 6 * unit)
+        brush.stroke(shoulder, hip, 6 * unit)
+    brush.stroke(*hips, 12 * unit)
+    brush.stroke(*shoulders, 12 * unit)
+    brush.polygon((shoulders[0], shoulders[1], hips[1], hips[0]))
+    brush.neck(points[NECK], 5 * unit, 9 * unit)
+
+
+def _arm_strokes(points: Points, unit: int, shape: tuple[int, ...]) -> dict[int, BoolMask]:
+    """Strokes along each arm down to the wrist, by label; what of the arm lies outside is the hand."""
+    strokes = {}
+    for arm, chain, _ in ARMS:
+        brush = _Brush(shape[0], shape[1])
+        found = [joint for joint in chain if joint in points]
+        for start, end in zip(found, found[1:], strict=False):
+            brush.stroke(points[start], points[end], 10 * unit)
+            if end != chain[-1]:
+                brush.ellipse(points[end], 5 * unit, 5 * unit)
+        strokes[arm] = brush.mask()
+    return strokes
+
+
+def _hands(parse: Parse, arm_strokes: dict[int, BoolMask]) -> BoolMask:
+    """Arm pixels beyond the strokes; none for an arm that has no stroke."""
+    hands = np.zeros(parse.shape, dtype=bool)
+    for arm, strokes in arm_strokes.items():
+        if strokes.any():
+            hands |= (parse == arm) & ~strokes
+    return hands
