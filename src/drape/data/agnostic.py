@@ -22,11 +22,8 @@ from drape.data.parse_labels import is_any
 
 NECK, R_SHOULDER, R_ELBOW, R_WRIST, L_SHOULDER, L_ELBOW, L_WRIST, MID_HIP, R_HIP = range(1, 10)
 L_HIP = 12
-ARMS = (
-    (labels.LEFT_ARM, (L_SHOULDER, L_ELBOW, L_WRIST), R_SHOULDER),
-    (labels.RIGHT_ARM, (R_SHOULDER, R_ELBOW, R_WRIST), L_SHOULDER),
-)
-"""Label of an arm, its joints from the shoulder down, and the shoulder opposite."""
+ARMS = {labels.LEFT_ARM: (L_SHOULDER, L_ELBOW, L_WRIST), labels.RIGHT_ARM: (R_SHOULDER, R_ELBOW, R_WRIST)}
+"""Joints of an arm from the shoulder down, by label."""
 
 TORSO_LENGTH = 1.6
 """Shoulder-to-hip distance over shoulder width, used where no hip was found (the six shipped test people: 1.4 to 1.8)."""
@@ -76,16 +73,16 @@ def agnostic_mask_v32(parse: Parse, joints: Joints) -> BoolMask:
     unit = _unit(points, parse.shape[1])
     brush = _Brush(*parse.shape)
     _draw_torso(brush, points, unit)
-    arms = _arm_strokes(points, unit, parse.shape)
-    hidden = brush.mask() | arms[labels.LEFT_ARM] | arms[labels.RIGHT_ARM]
-    kept = is_any(parse, (labels.SUNGLASSES, labels.FACE, *labels.LOWER_BODY)) | _hands(parse, arms)
-    return hidden & ~kept
+    for arm in ARMS:
+        _draw_arm(brush, points, unit, arm, wrist=5)
+    kept = is_any(parse, (labels.SUNGLASSES, labels.FACE, *labels.LOWER_BODY)) | _hands(parse, points)
+    return brush.mask() & ~kept
 
 
 def agnostic_mask_paper(parse: Parse, joints: Joints) -> BoolMask:
     """True in the bounding box of the whole person, except head, hands and lower body.  [Zhu et al. 2023, sec. 3.1]
 
-    Hands are arm pixels beyond the strokes along the arms; an arm without joints has no known hand and
+    Hands are arm pixels beyond the strokes along the arms; an arm without a wrist has no known hand and
     is hidden whole.  A parse without any person gives an empty mask.
     """
     person = parse != labels.BACKGROUND
@@ -97,26 +94,19 @@ def agnostic_mask_paper(parse: Parse, joints: Joints) -> BoolMask:
     kept = is_any(parse, (*labels.HEAD, *labels.LOWER_BODY))
     points = _completed(_visible(joints))
     if points is not None:
-        kept |= _hands(parse, _arm_strokes(points, _unit(points, parse.shape[1]), parse.shape))
+        kept |= _hands(parse, points)
     return hidden & ~kept
 
 
 def parse_agnostic_v32(parse: Parse, joints: Joints) -> Parse:
-    """The parse with upper clothes, neck and arms set to background; hands stay.  [HR-VITON, image-parse-agnostic-v3.2]"""
-    points = _visible(joints)
-    gone = is_any(parse, (*labels.UPPER_CLOTHES, labels.NECK))
-    for arm, chain, opposite in ARMS:
-        brush = _Brush(*parse.shape)
-        previous = points.get(opposite)
-        for joint in chain:
-            if joint not in points:
-                continue
-            if previous is not None:
-                brush.stroke(previous, points[joint], 100)
-            radius = 40 if joint == chain[-1] else 150
-            brush.ellipse(points[joint], radius, radius)
-            previous = points[joint]
-        gone |= brush.mask() & (parse == arm)
+    """The parse with upper clothes, neck and arms set to background; hands stay.  [HR-VITON, image-parse-agnostic-v3.2]
+
+    Without both shoulders no hand is known, and the arms go whole.
+    """
+    gone = is_any(parse, (*labels.UPPER_CLOTHES, labels.NECK, *ARMS))
+    points = _completed(_visible(joints))
+    if points is not None:
+        gone &= ~_hands(parse, points)
     return np.where(gone, np.uint8(labels.BACKGROUND), parse)
 
 
@@ -179,24 +169,24 @@ def _draw_torso(brush: _Brush, points: Points, unit: int) -> None:
     brush.neck(points[NECK], 5 * unit, 9 * unit)
 
 
-def _arm_strokes(points: Points, unit: int, shape: tuple[int, ...]) -> dict[int, BoolMask]:
-    """Strokes along each arm down to the wrist, by label; what of the arm lies outside is the hand."""
-    strokes = {}
-    for arm, chain, _ in ARMS:
-        brush = _Brush(shape[0], shape[1])
-        found = [joint for joint in chain if joint in points]
-        for start, end in zip(found, found[1:], strict=False):
-            brush.stroke(points[start], points[end], 10 * unit)
-            if end != chain[-1]:
-                brush.ellipse(points[end], 5 * unit, 5 * unit)
-        strokes[arm] = brush.mask()
-    return strokes
+def _draw_arm(brush: _Brush, points: Points, unit: int, arm: int, *, wrist: int) -> None:
+    """Strokes between the joints that were found and discs on them; `wrist` is the radius of the last disc, in units."""
+    chain = ARMS[arm]
+    found = [joint for joint in chain if joint in points]
+    for start, end in zip(found, found[1:], strict=False):
+        brush.stroke(points[start], points[end], 10 * unit)
+    for joint in found:
+        radius = wrist * unit if joint == chain[-1] else 5 * unit
+        brush.ellipse(points[joint], radius, radius)
 
 
-def _hands(parse: Parse, arm_strokes: dict[int, BoolMask]) -> BoolMask:
-    """Arm pixels beyond the strokes; none for an arm that has no stroke."""
+def _hands(parse: Parse, points: Points) -> BoolMask:
+    """Arm pixels beyond the strokes down to the wrist; none for an arm whose wrist was not found."""
     hands = np.zeros(parse.shape, dtype=bool)
-    for arm, strokes in arm_strokes.items():
-        if strokes.any():
-            hands |= (parse == arm) & ~strokes
+    for arm, chain in ARMS.items():
+        if chain[-1] not in points:
+            continue
+        brush = _Brush(parse.shape[0], parse.shape[1])
+        _draw_arm(brush, points, _unit(points, parse.shape[1]), arm, wrist=4)
+        hands |= (parse == arm) & ~brush.mask()
     return hands
