@@ -4,6 +4,7 @@ Standard library only, and syntax that an old Python can read, so that it can sa
 """
 
 import os
+import platform
 import shutil
 import subprocess
 import sys
@@ -40,7 +41,7 @@ def create() -> None:
     """Make an empty .venv, unless there is one whose pip works."""
     if PYTHON.exists() and subprocess.run([str(PYTHON), "-m", "pip", "--version"], capture_output=True).returncode == 0:
         return
-    print("setup: building .venv with Python {}.{}.{}".format(*sys.version_info[:3]), flush=True)
+    print(f"setup: building .venv with Python {platform.python_version()}", flush=True)
     made = subprocess.run([sys.executable, "-m", "venv", "--clear", str(VENV)]).returncode == 0
     must(made, "this Python cannot build a virtual environment. On Debian and Ubuntu: apt install python3-venv")
 
@@ -55,7 +56,9 @@ def remove_half_written(site_packages: Path) -> None:
 
 def install_cpu_torch() -> None:
     """PyTorch's own build without CUDA, of the locked release; uv knows where PyTorch keeps it."""
-    pin = next(line.split()[0] for line in (ROOT / "requirements.lock").read_text().splitlines() if line[:7] == "torch==")
+    pin = next(
+        line.split()[0] for line in (ROOT / "requirements.lock").read_text().splitlines() if line[:7] == "torch=="
+    )
     must(pip("install", "--quiet", "uv"), "pip could not install uv, which finds the CPU build of torch")
     uv = [str(PYTHON), "-m", "uv", "pip", "install", "--quiet", "--python", str(PYTHON), "--torch-backend", "cpu", pin]
     must(subprocess.run(uv).returncode == 0, f"no CPU build of {pin} could be had for this Python and system")
@@ -68,7 +71,8 @@ def gigabytes(folder: Path) -> float:
 
 def main() -> None:
     """Create, repair, install, check; then mark .venv as ready."""
-    must(sys.version_info >= MINIMUM, "Python {}.{} found, 3.11 or newer needed. Try: make PYTHON=python3.12".format(*sys.version_info))
+    found = platform.python_version()
+    must(sys.version_info >= MINIMUM, f"Python {found} found, 3.11 or newer needed. Try: make PYTHON=python3.12")
     started = time.monotonic()
     READY.unlink(missing_ok=True)
     create()
@@ -81,9 +85,8 @@ def main() -> None:
     complete = subprocess.run([str(PYTHON), "-m", "pip", "check"], capture_output=True).returncode == 0
     if not complete:  # PyPI's torch for Linux, which needs the CUDA packages
         install_locked("requirements-cuda.lock")
-    must(
-        pip("install", "--quiet", "--no-deps", "--no-build-isolation", "--editable", str(ROOT)), "drape itself did not install"
-    )
+    editable = ["--no-deps", "--no-build-isolation", "--editable", str(ROOT)]
+    must(pip("install", "--quiet", *editable), "drape itself did not install (see above)")
     must(pip("check"), "the installed releases contradict each other (see above)")
     READY.write_text(f"setup took {time.monotonic() - started:.0f} s; .venv holds {gigabytes(VENV):.2f} GB\n")
 

@@ -1,0 +1,37 @@
+"""What every test shares: shapes checked at run time, reproducible hypothesis, one torch thread, the markers."""
+
+import os
+
+import hypothesis
+import pytest
+
+# Every jaxtyping annotation of drape is executed in the tests, and only there.  The hook must precede the first import
+# of drape.  It breaks torch.compile(fullgraph=True), so the tests marked `compile` run with DRAPE_CHECK_SHAPES=0.
+if os.environ.get("DRAPE_CHECK_SHAPES", "1") != "0":
+    from jaxtyping import install_import_hook
+
+    install_import_hook("drape", "beartype.beartype")
+
+# A first torch call takes longer than hypothesis' deadline of 200 ms; derandomised, a failure fails again.
+hypothesis.settings.register_profile("drape", deadline=None, derandomize=True, print_blob=True)
+hypothesis.settings.load_profile("drape")
+
+
+@pytest.fixture(autouse=True, scope="session")
+def one_torch_thread() -> None:
+    """Small tensors gain nothing from threads, and one thread gives the same sums on every machine."""
+    import torch
+
+    torch.set_num_threads(1)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Skip the gpu tests where there is no CUDA device."""
+    marked = [item for item in items if "gpu" in item.keywords]
+    if not marked:
+        return
+    import torch
+
+    if not torch.cuda.is_available():
+        for item in marked:
+            item.add_marker(pytest.mark.skip(reason="no CUDA device"))
