@@ -1,0 +1,2 @@
+"""Networks.  `parallel_unet` the net, `config` its settings, `sizes` named settings, `conditions` what it is told, `count`
+what it costs; `layers`, `attention`, `embeddings` and `body` are what it is made of."""

@@ -1,0 +1,132 @@
+"""Attention of the person stream: to itself and the joints, and to the cloth (the implicit warp).
+
+Each block adds to its input what it found; the norm is inside that branch, and the last projection starts at zero, so
+that a fresh block is the identity.  Tokens are views of channels-last features: no copy either way.
+"""
+
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from drape.nets.layers import Features, Norm, norm2d, zero_init
+
+Tokens = Float[Tensor, "b n d"]
+Heads = Float[Tensor, "b heads n d"]
+
+
+class KeysValues(NamedTuple):
+    """What a cross-attention needs to know of the cloth; constant over the steps of a sampler if the cloth stream is."""
+
+    keys: Heads
+    values: Heads
+
+
+class SelfAttention(nn.Module):
+    """Every pixel asks every pixel and every joint: pose tokens join the keys and values.  [Zhu et al. 2023, sec. 3.2;
+    Saharia et al. 2022, D.3.1]"""
+
+    def __init__(self, channels: int, token_dim: int, head_dim: int, *, norm: Norm, qk_norm: bool):
+        super().__init__()
+        self.num_heads = channels // head_dim
+        self.norm = norm2d(norm, channels)
+        self.to_qkv = nn.Linear(channels, 3 * channels, bias=False)
+        self.token_norm = nn.LayerNorm(token_dim)
+        self.tokens_to_kv = nn.Linear(token_dim, 2 * channels, bias=False)
+        self.qk_norm = QKNorm(head_dim) if qk_norm else None
+        self.to_out = zero_init(nn.Linear(channels, channels))
+
+    def forward(self, x: Features, pose_tokens: Tokens) -> Features:
+        qkv = split_heads(self.to_qkv(as_tokens(self.norm(x))), self.num_heads, 3)
+        joints = split_heads(self.tokens_to_kv(self.token_norm(pose_tokens)), self.num_heads, 2)
+        q = qkv[0]
+        k, v = (torch.cat([pixels, joint], dim=2) for pixels, joint in zip(qkv[1:], joints, strict=True))
+        if self.qk_norm is not None:
+            q, k = self.qk_norm.of_query(q), self.qk_norm.of_key(k)
+        return x + as_features(self.to_out(merge_heads(F.scaled_dot_product_attention(q, k, v))), x)
+
+
+class CrossAttention(nn.Module):
+    """The implicit warp: every person pixel gathers cloth features.  [Zhu et al. 2023, sec. 3.2]
+
+    With `position_dim`, encodings of where a pixel lies on the body and where a cloth pixel lies on the cloth are
+    added to queries and keys through projections that start out equal: attention begins at the place on the cloth
+    that corresponds to the place on the body, instead of everywhere, and learns the rest.
+    """
+
+    def __init__(
+        self, channels: int, cloth_channels: int, head_dim: int, *, norm: Norm, qk_norm: bool, position_dim: int
+    ):
+        super().__init__()
+        self.num_heads = channels // head_dim
+        self.norm = norm2d(norm, channels)
+        self.to_q = nn.Linear(channels, channels, bias=False)
+        self.cloth_norm = norm2d(norm, cloth_channels)
+        self.to_kv = nn.Linear(cloth_channels, 2 * channels, bias=False)
+        self.position = PositionLogits(position_dim, channels, head_dim) if position_dim else None
+        self.qk_norm = QKNorm(head_dim) if qk_norm else None
+        self.to_out = zero_init(nn.Linear(channels, channels))
+
+    def project(self, cloth: Features, position: Tokens | None) -> KeysValues:
+        """Keys and values of the cloth; `position` encodes its pixels and is None exactly if there is no such input."""
+        k, v = self.to_kv(as_tokens(self.cloth_norm(cloth))).chunk(2, dim=-1)
+        if self.position is not None:
+            k = k + self.position.of_key(position)
+        (k,), (v,) = split_heads(k, self.num_heads, 1), split_heads(v, self.num_heads, 1)
+        return KeysValues(k if self.qk_norm is None else self.qk_norm.of_key(k), v)
+
+    def forward(self, x: Features, cloth: KeysValues, position: Tokens | None) -> Features:
+        q = self.to_q(as_tokens(self.norm(x)))
+        if self.position is not None:
+            q = q + self.position.of_query(position)
+        (q,) = split_heads(q, self.num_heads, 1)
+        if self.qk_norm is not None:
+            q = self.qk_norm.of_query(q)
+        return x + as_features(self.to_out(merge_heads(F.scaled_dot_product_attention(q, *cloth))), x)
+
+
+class PositionLogits(nn.Module):
+    """Linear maps of position encodings into queries and keys, equal at the start: the logit of two places falls off
+    with their distance, from PEAK where they coincide."""
+
+    PEAK = 6.0
+
+    def __init__(self, position_dim: int, channels: int, head_dim: int):
+        super().__init__()
+        self.of_query = nn.Linear(position_dim, channels, bias=False)
+        self.of_key = nn.Linear(position_dim, channels, bias=False)
+        # |encoding|^2 = position_dim / 2, so |W e|^2 / sqrt(head_dim) = std^2 * sqrt(head_dim) * position_dim / 2
+        nn.init.normal_(self.of_query.weight, std=(2 * self.PEAK / position_dim / head_dim**0.5) ** 0.5)
+        with torch.no_grad():
+            self.of_key.weight.copy_(self.of_query.weight)
+
+
+class QKNorm(nn.Module):
+    """RMS norm of each head's queries and keys: bounded logits at any learning rate.  [Dehghani et al. 2023]"""
+
+    def __init__(self, head_dim: int):
+        super().__init__()
+        self.of_query = nn.RMSNorm(head_dim)
+        self.of_key = nn.RMSNorm(head_dim)
+
+
+def as_tokens(x: Features) -> Tokens:
+    """(b, c, h, w) -> (b, h * w, c): a view if `x` is channels-last."""
+    return x.flatten(2).transpose(1, 2)
+
+
+def as_features(tokens: Tokens, like: Features) -> Features:
+    """(b, h * w, c) -> (b, c, h, w) of the size of `like`: a channels-last view."""
+    return tokens.transpose(1, 2).unflatten(2, like.shape[-2:])
+
+
+def split_heads(x: Tokens, num_heads: int, parts: int) -> tuple[Tensor, ...]:
+    """(b, n, parts * heads * d) -> `parts` views (b, heads, n, d)."""
+    return x.unflatten(2, (parts, num_heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)
+
+
+def merge_heads(x: Heads) -> Tokens:
+    """(b, heads, n, d) -> (b, n, heads * d)."""
+    return x.transpose(1, 2).flatten(2)

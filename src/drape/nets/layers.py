@@ -1,0 +1,143 @@
+"""Convolutional building blocks of both streams: normalisation, FiLM, residual block, resampling, stem and head.
+
+All work on (b, c, h, w) in either memory format; channels-last is the fast one and none of them leaves it.
+"""
+
+import math
+from typing import Literal, TypeVar
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+Norm = Literal["group", "rms"]
+FilmAt = Literal["input", "mid"]
+Shortcut = Literal["conv", "identity"]
+
+Features = Float[Tensor, "b c h w"]
+Embedding = Float[Tensor, "b d"]
+Module = TypeVar("Module", nn.Linear, nn.Conv2d)
+
+
+def norm2d(kind: Norm, channels: int) -> nn.Module:
+    """`group`: GroupNorm with min(32, channels // 4) groups.  [Zhu et al. 2023, A.1]   `rms`: RMSNorm2d."""
+    return nn.GroupNorm(min(32, channels // 4), channels) if kind == "group" else RMSNorm2d(channels)
+
+
+class RMSNorm2d(nn.Module):
+    """x / rms over the channels of each pixel, times a learned gain: no statistics across the image, so one pass over
+    channels-last memory.  [Zhang and Sennrich 2019]"""
+
+    def __init__(self, channels: int):
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(channels))
+
+    def forward(self, x: Features) -> Features:
+        return F.rms_norm(x.permute(0, 2, 3, 1), self.weight.shape, self.weight, 1e-5).permute(0, 3, 1, 2)
+
+
+class FiLM(nn.Module):
+    """x * (1 + scale) + shift, both linear in the embedding.  Fresh: the identity.  [Perez et al. 2018]"""
+
+    def __init__(self, embedding_dim: int, channels: int):
+        super().__init__()
+        self.to_scale_shift = zero_init(nn.Linear(embedding_dim, 2 * channels))
+
+    def forward(self, x: Features, embedding: Embedding) -> Features:
+        scale, shift = self.to_scale_shift(F.silu(embedding))[:, :, None, None].chunk(2, dim=1)
+        return torch.addcmul(shift, x, 1 + scale)
+
+
+class ResBlock(nn.Module):
+    """norm, swish, conv, norm, swish, conv, plus a shortcut of the input.  [Zhu et al. 2023, A.1]
+
+    Fresh, it equals its shortcut: the last convolution is zero.  A convolutional shortcut starts as the mean of the
+    equally wide parts of the input times sqrt(parts): with a usual random start the signal would shrink by sqrt(3) a
+    block, and forty blocks deep the first norm would see nothing but its own epsilon.
+    """
+
+    def __init__(
+        self, in_channels: int, channels: int, embedding_dim: int, *, norm: Norm, film_at: FilmAt, shortcut: Shortcut
+    ):
+        super().__init__()
+        self.film_at_input = film_at == "input"
+        self.film = FiLM(embedding_dim, in_channels if self.film_at_input else channels)
+        self.norm1 = norm2d(norm, in_channels)
+        self.conv1 = nn.Conv2d(in_channels, channels, 3, padding=1)
+        self.norm2 = norm2d(norm, channels)
+        self.conv2 = zero_init(nn.Conv2d(channels, channels, 3, padding=1))
+        keeps = shortcut == "identity" and in_channels == channels
+        self.shortcut = nn.Identity() if keeps else mean_conv(in_channels, channels)
+
+    def forward(self, x: Features, embedding: Embedding) -> Features:
+        if self.film_at_input:
+            x = self.film(x, embedding)
+        y = self.norm2(self.conv1(F.silu(self.norm1(x))))
+        if not self.film_at_input:
+            y = self.film(y, embedding)
+        return self.shortcut(x) + self.conv2(F.silu(y))
+
+
+class Downsample(nn.Conv2d):
+    """Half the size by a strided 3x3 convolution, before the blocks of a level.  [Saharia et al. 2022, fig. A.28]"""
+
+    def __init__(self, in_channels: int, channels: int):
+        super().__init__(in_channels, channels, 3, stride=2, padding=1)
+
+
+class Upsample(nn.Module):
+    """Twice the size by nearest neighbour and a 3x3 convolution, after the blocks.  [Saharia et al. 2022, fig. A.29]"""
+
+    def __init__(self, in_channels: int, channels: int):
+        super().__init__()
+        self.conv = nn.Conv2d(in_channels, channels, 3, padding=1)
+
+    def forward(self, x: Features) -> Float[Tensor, "b c2 h2 w2"]:
+        return self.conv(F.interpolate(x, scale_factor=2.0, mode="nearest"))
+
+
+class Stem(nn.Module):
+    """Patches of the image moved into channels (patch 1: none), then a 3x3 convolution."""
+
+    def __init__(self, in_channels: int, channels: int, patch: int, extra: int = 0):
+        super().__init__()
+        self.patch = patch
+        self.conv = nn.Conv2d(in_channels * patch**2 + extra, channels, 3, padding=1)
+
+    def forward(self, *images: Features, extra: Features | None = None) -> Float[Tensor, "b c2 h2 w2"]:
+        """`extra`: maps already at the stem's resolution."""
+        x = F.pixel_unshuffle(torch.cat(images, dim=1), self.patch)
+        return self.conv(x if extra is None else torch.cat([x, extra.to(x.dtype)], dim=1))
+
+
+class Head(nn.Module):
+    """norm, swish, 3x3 convolution that starts at zero, and the patches back in place: a fresh net returns 0."""
+
+    def __init__(self, channels: int, patch: int, norm: Norm):
+        super().__init__()
+        self.patch = patch
+        self.norm = norm2d(norm, channels)
+        self.conv = zero_init(nn.Conv2d(channels, 3 * patch**2, 3, padding=1))
+
+    def forward(self, x: Features) -> Float[Tensor, "b 3 h2 w2"]:
+        return F.pixel_shuffle(self.conv(F.silu(self.norm(x))), self.patch)
+
+
+def zero_init(module: Module) -> Module:
+    """`module` with weight and bias at zero: its branch starts silent, and learns from the second step on."""
+    nn.init.zeros_(module.weight)
+    if module.bias is not None:
+        nn.init.zeros_(module.bias)
+    return module
+
+
+def mean_conv(in_channels: int, channels: int) -> nn.Conv2d:
+    """1x1 convolution that starts as the sum of the input's parts over sqrt(their number): it keeps the variance."""
+    conv = nn.Conv2d(in_channels, channels, 1)
+    parts = math.ceil(in_channels / channels)
+    with torch.no_grad():
+        eye = torch.eye(channels, device=conv.weight.device).repeat(1, parts)[:, :in_channels]
+        conv.weight.copy_(eye[:, :, None, None] / math.sqrt(parts))
+        nn.init.zeros_(conv.bias)
+    return conv

@@ -1,0 +1,103 @@
+"""The nets drape trains, from the paper's two to one for two CPU cores.  One function each."""
+
+from drape.nets.config import ParallelUNetConfig
+
+
+def paper_128() -> ParallelUNetConfig:
+    """The 128x128 Parallel-UNet: 1.13 B parameters.  [Zhu et al. 2023, fig. 2 and A.1]"""
+    return ParallelUNetConfig(
+        channels=(128, 256, 512, 1024),
+        repeats=(3, 4, 6, 7),
+        cloth_channels=(128, 256, 512, 1024),
+        cloth_encoder_repeats=(3, 4, 6, 7),
+        cloth_decoder_repeats=(0, 0, 6, 7),
+        self_attention=(2, 3),
+        encoder_cross=((2, 2), (3, 3)),
+        decoder_cross=((2, 2), (3, 3)),
+    )
+
+
+def paper_256() -> ParallelUNetConfig:
+    """The 256x256 Parallel-UNet, fed the 128 result: 1.06 B parameters.  [Zhu et al. 2023, A.1, fig. 8]"""
+    return ParallelUNetConfig(
+        channels=(128, 128, 256, 512, 1024),
+        repeats=(2, 3, 4, 7, 7),
+        cloth_channels=(128, 128, 256, 512, 1024),
+        cloth_encoder_repeats=(2, 3, 4, 6, 7),
+        cloth_decoder_repeats=(0, 0, 0, 0, 7),
+        self_attention=(4,),
+        encoder_cross=((4, 4),),
+        decoder_cross=((4, 4),),
+        low_res=True,
+    )
+
+
+def base_128() -> ParallelUNetConfig:
+    """About 100 M parameters, for 128x96 on one 24 GB GPU."""
+    return ParallelUNetConfig(
+        channels=(128, 256, 512),
+        repeats=(2, 3, 4),
+        cloth_channels=(128, 256, 512),
+        cloth_encoder_repeats=(2, 3, 4),
+        cloth_decoder_repeats=(0, 3, 4),
+        self_attention=(2,),
+        encoder_cross=((1, 1), (2, 2)),
+        decoder_cross=((1, 1), (2, 2)),
+        head_dim=64,
+        film_at="mid",
+        skips="concat-scaled",
+        patch=2,
+        cloth_sees="cloth",
+        places="body",
+        pose_maps="limbs",
+        qk_norm=True,
+    )
+
+
+def small_128() -> ParallelUNetConfig:
+    """At most 25 M parameters, for 128x96: a GPU for hours, or a CPU for days."""
+    return ParallelUNetConfig(
+        channels=(64, 128, 256),
+        repeats=(2, 3, 4),
+        cloth_channels=(64, 128, 256),
+        cloth_encoder_repeats=(2, 2, 2),
+        cloth_decoder_repeats=(0, 2, 2),
+        self_attention=(2,),
+        encoder_cross=((1, 1), (2, 2)),
+        decoder_cross=((1, 1), (2, 2)),
+        head_dim=64,
+        embedding_dim=256,
+        film_at="mid",
+        skips="add-scaled",
+        shortcut="identity",
+        patch=2,
+        cloth_sees="cloth",
+        places="body",
+        pose_maps="limbs",
+        qk_norm=True,
+    )
+
+
+def mini_64() -> ParallelUNetConfig:
+    """About 4 M parameters, for 64x48 on two CPU cores: wide and attentive at 16x12, light at 32x24."""
+    return ParallelUNetConfig(
+        channels=(64, 192),
+        repeats=(1, 2),
+        cloth_channels=(64, 128),
+        cloth_encoder_repeats=(2, 2),
+        cloth_decoder_repeats=(0, 0),
+        self_attention=(1,),
+        encoder_cross=((1, 1),),
+        decoder_cross=((0, 0), (1, 1)),
+        head_dim=64,
+        embedding_dim=192,
+        film_at="mid",
+        skips="add-scaled",
+        shortcut="identity",
+        norm="rms",
+        patch=2,
+        cloth_sees="cloth",
+        places="body",
+        pose_maps="limbs",
+        qk_norm=True,
+    )
