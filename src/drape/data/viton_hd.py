@@ -221,7 +221,7 @@ class _Files:
         if path is not None:
             return _of_size(path, read_mask(path), self.person_size, "person")
         path = self.person_path("shipped_agnostic")
-        return mask_of_gray(_of_size(path, read_rgb(path), self.person_size, "person"), read_rgb(self.person_path("person")))
+        return mask_of_gray(_of_size(path, read_rgb(path), self.person_size, "person"))
 
     def own_pose(self) -> Tensor:
         if self.reader.pose == "null":
