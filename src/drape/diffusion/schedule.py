@@ -11,7 +11,7 @@ Writing both through the sigmoid keeps full relative precision at both ends; 1 -
 
 import math
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -23,6 +23,7 @@ Levels = Float[Tensor, "..."]
 LOG_SNR_LIMIT = 15.0  # alpha or sigma of 5.5e-4, a seventh of one 8-bit grey level in [-1, 1]
 
 
+@runtime_checkable
 class Schedule(Protocol):
     """A strictly decreasing map from t in [0, 1] to log_snr, and its inverse."""
 

@@ -1,0 +1,77 @@
+"""Identities of the diffusion mathematics that hold at every level, for every target and schedule."""
+
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from drape.diffusion.guidance import guided
+from drape.diffusion.prediction import Prediction, add_noise, amplitudes, predict, target_of
+from drape.diffusion.schedule import CosineSchedule, LinearSchedule
+from drape.diffusion.weighting import min_snr
+
+settings.register_profile("diffusion", deadline=None, derandomize=True)
+settings.load_profile("diffusion")
+
+levels = st.floats(-15, 15)
+kinds = st.sampled_from(["v", "eps", "x0"])
+seeds = st.integers(0, 2**31)
+shifts = st.floats(-6, 3)
+schedules = st.one_of(st.builds(CosineSchedule, shift=shifts), st.builds(LinearSchedule, shift=shifts))
+
+
+def images(seed, dtype):
+    generator = torch.Generator().manual_seed(seed)
+    x0 = torch.rand(2, 3, 5, 4, generator=generator) * 2 - 1
+    return x0.to(dtype), torch.randn(2, 3, 5, 4, generator=generator).to(dtype)
+
+
+@given(kind=kinds, level=levels, seed=seeds)
+def test_decoding_the_target_gives_back_image_and_noise(kind, level, seed):
+    x0, eps = images(seed, torch.float64)
+    log_snr = torch.full((2,), level, dtype=torch.float64)
+    decoded = predict(kind, target_of(kind, x0, eps, log_snr), add_noise(x0, eps, log_snr), log_snr)
+    torch.testing.assert_close(decoded.x0, x0, rtol=0, atol=1e-11)
+    torch.testing.assert_close(decoded.eps, eps, rtol=0, atol=1e-11)
+
+
+@given(kind=kinds, level=levels, seed=seeds)
+def test_decoding_in_float32_loses_only_what_x_t_could_not_hold(kind, level, seed):
+    x0, eps = images(seed, torch.float32)
+    log_snr = torch.full((2,), level)
+    decoded = predict(kind, target_of(kind, x0, eps, log_snr), add_noise(x0, eps, log_snr), log_snr)
+    a, s = (float(x[0]) for x in amplitudes(log_snr, x0))
+    rounding = 2e-6  # of values up to about 5
+    torch.testing.assert_close(decoded.x0, x0, rtol=0, atol=rounding / (a if kind == "eps" else 1))
+    torch.testing.assert_close(decoded.eps, eps, rtol=0, atol=rounding / (s if kind == "x0" else 1))
+
+
+@given(schedule=schedules, t=st.floats(0, 1))
+def test_every_schedule_inverts_exactly(schedule, t):
+    time = torch.tensor([t], dtype=torch.float64)
+    torch.testing.assert_close(schedule.t(schedule.log_snr(time)), time, rtol=0, atol=1e-11)
+
+
+@given(kind=kinds, level=levels, seed=seeds)
+def test_min_snr_weighs_the_same_error_alike_under_every_target(kind, level, seed):
+    """weight(kind) * |target error|^2 is min(SNR, 5) * |x0 error|^2, because it is the same mistake."""
+    x0, eps = images(seed, torch.float64)
+    log_snr = torch.full((2,), level, dtype=torch.float64)
+    a, s = amplitudes(log_snr, x0)
+    x_t, wrong = add_noise(x0, eps, log_snr), x0 + 0.1
+    error = target_of(kind, wrong, (x_t - a * wrong) / s, log_snr) - target_of(kind, x0, eps, log_snr)
+    found = min_snr(log_snr, kind) * error.square().mean(dim=(1, 2, 3))
+    torch.testing.assert_close(found, torch.full_like(found, min(torch.e**level, 5.0) * 0.01), rtol=1e-6, atol=0)
+
+
+@given(scale=st.floats(0, 8), level=st.floats(-8, 8), seed=seeds)
+def test_guidance_is_the_same_in_image_space_and_in_noise_space(scale, level, seed):
+    x_t, other = images(seed, torch.float64)
+    log_snr = torch.full((2,), level, dtype=torch.float64)
+
+    def seeing(x0):
+        return lambda x_t, log_snr: predict("x0", x0, x_t, log_snr)
+
+    x0, eps = guided(seeing(other), seeing(other.flip(0)), scale)(x_t, log_snr)
+    again = predict("eps", eps, x_t, log_snr)
+    assert isinstance(again, Prediction)
+    torch.testing.assert_close(again.x0, x0, rtol=1e-9, atol=1e-9)
