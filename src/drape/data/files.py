@@ -1,9 +1,10 @@
 """Finding the files of a data set by id, and reading its lists; each failure is one line with its cure."""
 
 import difflib
+import os
 import zipfile
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,7 @@ class Folders:
     """Paths below root / split by kind and id; a kind has one or more places, the preferred one first."""
 
     def __init__(self, root: Path, split: str, places: Mapping[str, Sequence[str]]) -> None:
-        self.base, self.places = root / split, places
+        self.root, self.base, self.places = root, root / split, places
         if not root.is_dir():
             raise DataError(f"{root} is {'a file' if root.exists() else 'missing'}, expected the folder of a data set. Check the path.")
         if not self.base.is_dir():
@@ -52,6 +53,13 @@ class Folders:
                 f"{pairs_file} names {absent[0]}, but {self.base / self.places[kind][0].format(absent[0])} is missing "
                 f"({len(absent)} of {len(names)} lines). Restore the files, or take these lines out."
             )
+
+    def files(self) -> Iterator[tuple[str, os.stat_result]]:
+        """Path from the root and status of every file of the split, and of the lists beside it, sorted."""
+        lists = (path for pattern in ("*.txt", "*.json") for path in self.root.glob(pattern))
+        below = (Path(folder) / name for folder, _, names in os.walk(self.base) for name in names)
+        for path in sorted({*lists, *below}):
+            yield path.relative_to(self.root).as_posix(), path.stat()
 
     def index_of(self, name: str, names: Sequence[str]) -> int:
         """Position of an id.  Raises DataError with the nearest one."""

@@ -1,0 +1,151 @@
+"""From a reader to the batches of a run: which sample comes when, kept in memory or read as needed.
+
+The order is a pure function of (seed, images seen), so a run that stops anywhere goes on with the very
+next image, whatever the batch size of the rest, the number of workers, or whether the data are cached.
+"""
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from functools import lru_cache
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Int64
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from drape.data.files import Folders
+from drape.data.compact import Compact
+from drape.data.parse_labels import MIRRORED
+from drape.data.pose import mirror_pose
+from drape.data.sample import TENSOR_FIELDS, WORD_FIELDS, TryOnBatch, TryOnSample
+from drape.errors import DataError
+
+
+class Reader(Protocol):
+    """What the readers of all layouts have in common."""
+
+    fields: tuple[str, ...]
+    folders: Folders
+    ids: list[tuple[str, str]]
+
+    @property
+    def settings(self) -> dict[str, object]: ...
+    def __len__(self) -> int: ...
+    def __getitem__(self, index: int) -> TryOnSample: ...
+    def compact(self, index: int) -> Compact: ...
+
+
+def order(*, seed: int, num_samples: int, images_seen: int, batch_size: int) -> Int64[Tensor, " b"]:
+    """Indices of the images `images_seen` .. `images_seen + batch_size - 1` of a run; every epoch is a new permutation.
+
+    A batch may straddle epochs.  The permutations are the same on every machine and with every version.
+    """
+    numbers = np.arange(images_seen, images_seen + batch_size)
+    epochs, places = np.divmod(numbers, num_samples)
+    chosen = [_permutation(seed, num_samples, int(epoch))[place] for epoch, place in zip(epochs, places, strict=True)]
+    return torch.tensor(chosen, dtype=torch.int64)
+
+
+def collate(samples: Sequence[TryOnSample]) -> TryOnBatch:
+    """The samples stacked; a field that is None in all of them stays None.  Raises ValueError if only some have it."""
+    stacked: dict[str, Any] = {}
+    for name in TENSOR_FIELDS:
+        values = [getattr(sample, name) for sample in samples]
+        given = [value for value in values if value is not None]
+        if given and len(given) < len(values):
+            raise ValueError(f"{len(given)} of {len(values)} samples have {name}: they come from readers with different fields.")
+        stacked[name] = torch.stack(given) if given else None
+    words = {name: tuple(getattr(sample, name) for sample in samples) for name in WORD_FIELDS}
+    return TryOnBatch(**stacked, **words)
+
+
+def mirror(batch: TryOnBatch, where: Bool[Tensor, " b"]) -> TryOnBatch:
+    """The batch with the samples `where` seen in a mirror: person, cloth, masks, labels, joints and warp together.
+
+    Labels and joints of left and right change places, since in the mirror a left arm is a right one.
+    Raises DataError for densepose, whose colours name left and right and survive no such exchange.
+    """
+    if not where.any():
+        return batch
+    if batch.densepose is not None:
+        raise DataError("densepose colours tell left from right and cannot be mirrored. Set data.flip=0, or leave densepose out.")
+    changed: dict[str, Tensor] = {}
+    for name in TENSOR_FIELDS:
+        value = getattr(batch, name)
+        if value is not None:
+            mirrored = value.clone()
+            mirrored[where] = _mirrored(name, value[where])
+            changed[name] = mirrored
+    return replace(batch, **changed)  # type: ignore[arg-type]
+
+
+def stream(
+    reader: Reader, *, seed: int, images_seen: int, batch_size: int, workers: int = 0
+) -> Iterator[TryOnBatch]:
+    """Batches from `images_seen` on without end, read from disk by `workers` processes, in the order of `order`."""
+    loader = DataLoader(
+        _Fetch(reader),
+        batch_sampler=_Forever(seed, len(reader), images_seen, batch_size),
+        num_workers=workers,
+        collate_fn=list,
+        generator=torch.Generator(),  # else making the iterator would draw from torch's global generator
+    )
+    for fetched in loader:
+        yield collate([_delivered(sample) for sample in fetched])
+
+
+class _Forever:
+    """The index lists of `order`, one batch after the other."""
+
+    def __init__(self, seed: int, num_samples: int, images_seen: int, batch_size: int) -> None:
+        self.seed, self.num_samples, self.images_seen, self.batch_size = seed, num_samples, images_seen, batch_size
+
+    def __iter__(self) -> Iterator[list[int]]:
+        seen = self.images_seen
+        while True:
+            indices = order(seed=self.seed, num_samples=self.num_samples, images_seen=seen, batch_size=self.batch_size)
+            yield indices.tolist()
+            seen += self.batch_size
+
+
+class _Fetch:
+    """A reader whose DataErrors travel as values: a worker process would bury their one line in a traceback."""
+
+    def __init__(self, reader: Reader) -> None:
+        self.reader = reader
+
+    def __len__(self) -> int:
+        return len(self.reader)
+
+    def __getitem__(self, index: int) -> TryOnSample | DataError:
+        try:
+            return self.reader[index]
+        except DataError as error:
+            return error
+
+
+def _delivered(fetched: TryOnSample | DataError) -> TryOnSample:
+    if isinstance(fetched, DataError):
+        raise fetched
+    return fetched
+
+
+@lru_cache(maxsize=4)
+def _permutation(seed: int, num_samples: int, epoch: int) -> np.ndarray:
+    """RandomState is numpy's frozen generator: its permutations never change with a release."""
+    digest = hashlib.blake2b(f"{seed}/order/{epoch}".encode(), digest_size=32).digest()
+    return np.random.RandomState(np.frombuffer(digest, dtype="<u4").astype(np.uint32)).permutation(num_samples)
+
+
+def _mirrored(name: str, value: Tensor) -> Tensor:
+    if name in ("pose", "cloth_pose"):
+        return mirror_pose(value)
+    flipped = value.flip(-1)
+    if name == "parse":
+        return torch.from_numpy(MIRRORED)[flipped.long()]
+    if name == "warp":  # the cloth is mirrored too, so its x runs the other way
+        return torch.stack([1 - flipped[:, 0], flipped[:, 1]], dim=1)
+    return flipped
