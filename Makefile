@@ -38,7 +38,7 @@ check: $(READY)
 
 venv: $(READY)
 
-$(READY): requirements.lock requirements-cuda.lock pyproject.toml
+$(READY): requirements.lock requirements-cpu.lock requirements-cuda.lock pyproject.toml
 	@command -v $(PYTHON) >/dev/null || { echo "no $(PYTHON) found; drape needs Python 3.11 or newer" >&2; exit 2; }
 	@$(PYTHON) tools/setup_venv.py
 

@@ -17,12 +17,6 @@ LOCK = ROOT / "requirements.lock"
 CUDA_LOCK = ROOT / "requirements-cuda.lock"
 CUDA_NAME = re.compile(r"(nvidia|cuda|triton)\b")
 
-# Builds that are not on PyPI but may be installed in place of PyPI's, by the release they belong to.
-EXTRA_HASHES = {
-    # PyTorch's own CPU build for Linux on x86-64, CPython 3.11: torch-2.13.0+cpu-cp311-cp311-manylinux_2_28_x86_64.whl
-    "torch==2.13.0": "6746dbcbeb526eb61330b76b41ff1b4eb848951103a892eeb080dfa2b264667b",
-}
-
 HEADER = """\
 # Made by `make lock` from pyproject.toml; do not edit.  Install with: pip install --require-hashes --no-deps -r {name}
 """
@@ -44,15 +38,9 @@ def entries(text: str) -> list[str]:
     return re.findall(r"^[a-z0-9].*\n(?:[ \t]+.*\n)*", text, flags=re.MULTILINE)
 
 
-def with_extra_hash(entry: str) -> str:
-    """The entry, accepting also the build listed for its release in EXTRA_HASHES."""
-    digest = EXTRA_HASHES.get(entry.split(maxsplit=1)[0])
-    return entry if digest is None or digest in entry else f"{entry.rstrip()} \\\n    --hash=sha256:{digest}\n"
-
-
 def main() -> None:
     """Resolve, split, write."""
-    pinned = [with_extra_hash(entry) for entry in entries(resolve(*sys.argv[1:]))]
+    pinned = entries(resolve(*sys.argv[1:]))
     for path, wants_cuda in ((LOCK, False), (CUDA_LOCK, True)):
         chosen = [entry for entry in pinned if bool(CUDA_NAME.match(entry)) is wants_cuda]
         path.write_text(HEADER.format(name=path.name) + "".join(chosen))

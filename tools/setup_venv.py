@@ -54,14 +54,17 @@ def remove_half_written(site_packages: Path) -> None:
             shutil.rmtree(info)
 
 
-def install_cpu_torch() -> None:
-    """PyTorch's own build without CUDA, of the locked release; uv knows where PyTorch keeps it."""
-    pin = next(
-        line.split()[0] for line in (ROOT / "requirements.lock").read_text().splitlines() if line[:7] == "torch=="
-    )
-    must(pip("install", "--quiet", "uv"), "pip could not install uv, which finds the CPU build of torch")
-    uv = [str(PYTHON), "-m", "uv", "pip", "install", "--quiet", "--python", str(PYTHON), "--torch-backend", "cpu", pin]
-    must(subprocess.run(uv).returncode == 0, f"no CPU build of {pin} could be had for this Python and system")
+def install_cpu_torch(required: bool) -> None:
+    """The locked torch without CUDA, on Linux: if pip has been shown such a build, else, if required, from PyTorch."""
+    if not sys.platform.startswith("linux"):
+        return  # PyPI's torch for the other systems holds no CUDA
+    lock = ["--require-hashes", "--no-deps", "-r", str(ROOT / "requirements-cpu.lock")]
+    quiet = subprocess.run([str(PYTHON), "-m", "pip", "install", "--quiet", *lock], capture_output=True).returncode == 0
+    if quiet or not required:
+        return
+    must(pip("install", "--quiet", "uv"), "pip could not install uv, which knows where PyTorch keeps its CPU builds")
+    uv = [str(PYTHON), "-m", "uv", "pip", "install", "--python", str(PYTHON), "--torch-backend", "cpu", *lock]
+    must(subprocess.run(uv).returncode == 0, "no CPU build of torch could be had for this system (see above)")
 
 
 def gigabytes(folder: Path) -> float:
@@ -78,9 +81,8 @@ def main() -> None:
     create()
     for site_packages in [*VENV.glob("lib/python*/site-packages"), *VENV.glob("Lib/site-packages")]:
         remove_half_written(site_packages)
-    if os.environ.get("TORCH") == "cpu":
-        install_cpu_torch()
     print("setup: installing the pinned releases, a few minutes the first time", flush=True)
+    install_cpu_torch(required=os.environ.get("TORCH") == "cpu")
     install_locked("requirements.lock")
     complete = subprocess.run([str(PYTHON), "-m", "pip", "check"], capture_output=True).returncode == 0
     if not complete:  # PyPI's torch for Linux, which needs the CUDA packages
