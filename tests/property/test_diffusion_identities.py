@@ -1,16 +1,13 @@
 """Identities of the diffusion mathematics that hold at every level, for every target and schedule."""
 
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from drape.diffusion.guidance import guided
 from drape.diffusion.prediction import Prediction, add_noise, amplitudes, predict, target_of
 from drape.diffusion.schedule import CosineSchedule, LinearSchedule
 from drape.diffusion.weighting import min_snr
-
-settings.register_profile("diffusion", deadline=None, derandomize=True)
-settings.load_profile("diffusion")
 
 levels = st.floats(-15, 15)
 kinds = st.sampled_from(["v", "eps", "x0"])

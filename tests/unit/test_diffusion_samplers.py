@@ -130,7 +130,6 @@ def test_noise_per_image_is_standard_normal_and_goes_on():
 
 
 @pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 @every_sampler
 def test_the_same_seed_gives_the_same_image_on_a_gpu(sampler):
     randn_like = per_image([5, 6])

@@ -1,0 +1,1 @@
+"""Measuring try-on: metrics inside the mask, and baselines that learned nothing."""
