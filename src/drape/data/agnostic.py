@@ -11,6 +11,7 @@ not finite counts as missing.  Nothing here writes into its arguments.
 """
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import numpy as np
 from jaxtyping import Bool, Float, UInt8
@@ -26,7 +27,7 @@ ARMS = {labels.LEFT_ARM: (L_SHOULDER, L_ELBOW, L_WRIST), labels.RIGHT_ARM: (R_SH
 """Joints of an arm from the shoulder down, by label."""
 
 TORSO_LENGTH = 1.6
-"""Shoulder-to-hip distance over shoulder width, used where no hip was found (the six shipped test people: 1.4 to 1.8)."""
+"""Shoulder-to-hip distance over shoulder width, where no hip was found (six people of VITON-HD: 1.2 to 1.9)."""
 
 GRAY_TOLERANCE = 20  # JPEG noise at the edge of the gray reaches this far
 
@@ -88,12 +89,7 @@ def agnostic_mask_paper(parse: Parse, joints: Joints) -> BoolMask:
     Hands are arm pixels beyond the strokes along the arms; an arm without a wrist has no known hand and
     is hidden whole.  A parse without any person gives an empty mask.
     """
-    person = parse != labels.BACKGROUND
-    hidden = np.zeros(parse.shape, dtype=bool)
-    if not person.any():
-        return hidden
-    rows, columns = np.flatnonzero(person.any(axis=1)), np.flatnonzero(person.any(axis=0))
-    hidden[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1] = True
+    hidden = _box(parse != labels.BACKGROUND)
     kept = is_any(parse, (*labels.HEAD, *labels.LOWER_BODY))
     points = _completed(_visible(joints))
     if points is not None:
@@ -113,20 +109,47 @@ def parse_agnostic_v32(parse: Parse, joints: Joints) -> Parse:
     return np.where(gone, np.uint8(labels.BACKGROUND), parse)
 
 
+def agnostic_mask_lower(parse: Parse) -> BoolMask:
+    """True in the box of lower clothes and legs, except head, upper clothes, arms and shoes."""
+    hidden = _box(is_any(parse, (*labels.LOWER_CLOTHES, labels.DRESS, labels.LEFT_LEG, labels.RIGHT_LEG)))
+    return hidden & ~is_any(parse, (*labels.HEAD, *labels.UPPER_ONLY, *ARMS, *labels.SHOES))
+
+
+def agnostic_mask_dress(parse: Parse, joints: Joints) -> BoolMask:
+    """True where `agnostic_mask_v32` hides and in the box of dress, lower clothes and legs; not head, hands, shoes."""
+    below = (labels.DRESS, *labels.LOWER_CLOTHES, labels.LEFT_LEG, labels.RIGHT_LEG)
+    nothing_below = np.where(is_any(parse, below), np.uint8(labels.DRESS), parse)
+    hidden = agnostic_mask_v32(nothing_below, joints) | _box(is_any(parse, below))
+    kept = is_any(parse, (*labels.HEAD, *labels.SHOES))
+    points = _completed(_visible(joints))
+    if points is not None:
+        kept |= _hands(parse, points)
+    return hidden & ~kept
+
+
 def mask_of_gray(agnostic: Rgb) -> BoolMask:
     """True where a shipped agnostic image is painted gray (128), found again through its JPEG noise.
 
     For data sets that ship agnostic-v3.2 but neither the mask nor what it is made from; IoU with the
     shipped masks is above 0.99 on fifteen people.  Gray clothes and walls of that very level count too.
     """
-    near = (np.abs(agnostic.astype(np.int16) - 128) <= GRAY_TOLERANCE).all(axis=2)
-    eroded = _mean_9x9(near) == 255
+    near = np.abs(agnostic.astype(np.int16) - 128).max(axis=2) <= GRAY_TOLERANCE
+    eroded: BoolMask = _mean_9x9(near) == 255
     return _mean_9x9(eroded) > 0
 
 
 def _mean_9x9(mask: BoolMask) -> UInt8[ndarray, "h w"]:
     """255 where all of a pixel's 9x9 neighbours are True, 0 where none is."""
     return np.asarray(Image.fromarray(mask).convert("L").filter(ImageFilter.BoxBlur(4)))
+
+
+def _box(mask: BoolMask) -> BoolMask:
+    """The bounding box of the True pixels, filled; empty where there is none."""
+    box = np.zeros(mask.shape, dtype=bool)
+    if mask.any():
+        rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+        box[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1] = True
+    return box
 
 
 def _visible(joints: Joints) -> Points:
@@ -136,7 +159,7 @@ def _visible(joints: Joints) -> Points:
 
 
 def _completed(found: Points) -> Points | None:
-    """Points with both shoulders, both hips (at shoulder width about their midpoint) and a neck, or None without shoulders."""
+    """Points with shoulders, neck, and hips at shoulder width about their midpoint; None without shoulders."""
     points = dict(found)
     for missing, other in ((R_SHOULDER, L_SHOULDER), (L_SHOULDER, R_SHOULDER)):
         if missing not in points and other in points and NECK in points:
@@ -189,10 +212,10 @@ def _draw_torso(brush: _Brush, points: Points, unit: int) -> None:
 
 
 def _draw_arm(brush: _Brush, points: Points, unit: int, arm: int, *, wrist: int) -> None:
-    """Strokes between the joints that were found and discs on them; `wrist` is the radius of the last disc, in units."""
+    """Strokes between the joints that were found and discs on them; `wrist` is the last disc's radius, in units."""
     chain = ARMS[arm]
     found = [joint for joint in chain if joint in points]
-    for start, end in zip(found, found[1:], strict=False):
+    for start, end in pairwise(found):
         brush.stroke(points[start], points[end], 10 * unit)
     for joint in found:
         radius = wrist * unit if joint == chain[-1] else 5 * unit

@@ -9,6 +9,7 @@ import os
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -51,13 +52,18 @@ class Cached:
         return sum(array.nbytes for array in self.arrays.values())
 
     def __getitem__(self, index: int) -> TryOnSample:
-        return to_sample(Compact({name: array[index] for name, array in self.arrays.items()}, self.words[index]), self.fields)
+        return to_sample(
+            Compact({name: array[index] for name, array in self.arrays.items()}, self.words[index]), self.fields
+        )
 
     def batch(self, indices: Int64[Tensor, " b"], flip: Bool[Tensor, " b"] | None = None) -> TryOnBatch:
         """These samples as a batch, those where `flip` is True mirrored."""
-        tensors = expand({name: array[indices] for name, array in self.arrays.items()}, self.fields)
+        values: dict[str, Any] = dict(
+            expand({name: array[indices] for name, array in self.arrays.items()}, self.fields)
+        )
         columns = zip(*(self.words[index] for index in indices.tolist()), strict=True)
-        batch = TryOnBatch(**tensors, **dict(zip(Words._fields, columns, strict=True)))
+        values.update(zip(Words._fields, columns, strict=True))
+        batch = TryOnBatch(**values)
         return batch if flip is None else mirror(batch, flip)
 
 
@@ -97,7 +103,9 @@ def cache(reader: Reader, *, workers: int = 0, progress: Progress | None = None,
 def content_key(reader: Reader) -> str:
     """A digest of the settings and of name, size and time of change of every file of the split."""
     digest = hashlib.blake2b(digest_size=16)
-    digest.update(json.dumps([VERSION, str(reader.folders.base.resolve()), reader.settings, reader.ids], default=list).encode())
+    digest.update(
+        json.dumps([VERSION, str(reader.folders.base.resolve()), reader.settings, reader.ids], default=list).encode()
+    )
     for path, status in reader.folders.files():
         digest.update(f"{path}\0{status.st_size}\0{status.st_mtime_ns}\n".encode("utf-8", "surrogateescape"))
     return digest.hexdigest()
@@ -122,7 +130,7 @@ class _Decode:
 
 def _decoded(reader: Reader, workers: int) -> Iterator[tuple[dict[str, np.ndarray], Words]]:
     """Every sample in order, as numpy arrays."""
-    loader = DataLoader(
+    loader: DataLoader[Any] = DataLoader(
         _Decode(reader),  # type: ignore[arg-type]  # any object with a length and items will do
         batch_size=CHUNK,
         num_workers=min(workers, -(-len(reader) // CHUNK)),
@@ -157,8 +165,10 @@ def _save(file: Path, cached: Cached) -> None:
         os.close(handle)
         try:
             save_file(cached.arrays, temporary, metadata={"words": json.dumps(cached.words)})
-            os.replace(temporary, file)
+            Path(temporary).replace(file)
         finally:
             Path(temporary).unlink(missing_ok=True)
     except (OSError, SafetensorError) as error:
-        raise DataError(f"{file} cannot be written ({error}). Free {cached.num_bytes:,} bytes there, or cache elsewhere.") from error
+        raise DataError(
+            f"{file} cannot be written ({error}). Free {cached.num_bytes:,} bytes there, or cache elsewhere."
+        ) from error

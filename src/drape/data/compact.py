@@ -5,7 +5,7 @@ arithmetic for one sample and for a batch.  So a cached sample equals a freshly 
 """
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -58,7 +58,8 @@ def expand(arrays: Mapping[str, Tensor], fields: Sequence[str]) -> dict[str, Ten
 
 def to_sample(compact: Compact, fields: Sequence[str]) -> TryOnSample:
     """The record; fields not asked for are None."""
-    return TryOnSample(**expand(compact.arrays, fields), **compact.words._asdict())
+    values: dict[str, Any] = {**expand(compact.arrays, fields), **compact.words._asdict()}
+    return TryOnSample(**values)
 
 
 def stored_names(fields: Sequence[str], *, has_original: bool) -> tuple[str, ...]:

@@ -20,7 +20,8 @@ class Folders:
     def __init__(self, root: Path, split: str, places: Mapping[str, Sequence[str]]) -> None:
         self.root, self.base, self.places = root, root / split, places
         if not root.is_dir():
-            raise DataError(f"{root} is {'a file' if root.exists() else 'missing'}, expected the folder of a data set. Check the path.")
+            found = "a file" if root.exists() else "missing"
+            raise DataError(f"{root} is {found}, expected the folder of a data set. Check the path.")
         if not self.base.is_dir():
             found = ", ".join(sorted(path.name for path in root.iterdir() if path.is_dir())[:8]) or "no folder"
             raise DataError(f"{self.base} is missing; {root} holds {found}. Check the path, or ask for another split.")
@@ -37,15 +38,15 @@ class Folders:
             return found
         wanted = [self.base / place.format(name) for place in self.places[kind]]
         missing = next((path for path in wanted if path.parent.is_dir()), wanted[0])
-        lacks_folder = "" if missing.parent.is_dir() else " (the whole folder is)"
-        raise DataError(f"{missing} is missing{lacks_folder}. {CURES.get(kind, 'Restore it, or take its line out of the pairs file.')}")
+        extent = "" if missing.parent.is_dir() else ", with its whole folder"
+        raise DataError(f"{missing} is missing{extent}. {CURES.get(kind, RESTORE)}")
 
     def check_named(self, pairs_file: Path, kind: str, names: Sequence[str]) -> None:
         """Raises DataError if a name of the pairs file has no file of this kind."""
         folders = dict.fromkeys((self.base / place).parent for place in self.places[kind])
         present = [folder for folder in folders if folder.is_dir()]
         if not present:
-            raise DataError(f"{next(iter(folders))} is missing. {CURES.get(kind, 'Check that the data set was unpacked completely.')}")
+            raise DataError(f"{next(iter(folders))} is missing, with all its files. {CURES.get(kind, RESTORE)}")
         files = {path.relative_to(self.base).as_posix() for folder in present for path in folder.iterdir()}
         absent = [name for name in names if not any(place.format(name) in files for place in self.places[kind])]
         if absent:
@@ -66,9 +67,12 @@ class Folders:
         if name in names:
             return names.index(name)
         near = difflib.get_close_matches(name, names, n=1, cutoff=0.0)
-        raise DataError(f"{self.base} has no person {name} among its {len(names)}. Did you mean {near[0] if near else 'another'}?")
+        raise DataError(
+            f"{self.base} has no person {name} among its {len(names)}. Did you mean {near[0] if near else 'another'}?"
+        )
 
 
+RESTORE = "Restore it, or take its line out of the pairs file."
 CURES = {
     "joints": "Run OpenPose, or ask for pose='null' (data.pose=null) and mask='shipped' (data.mask=shipped).",
     "parse": "Run the parser, or leave parse out of the fields and ask for mask='shipped' (data.mask=shipped).",
@@ -100,7 +104,9 @@ def read_pairs(path: Path) -> list[tuple[str, str]]:
 def _pair(path: Path, number: int, line: str) -> tuple[str, str]:
     words = line.split()
     if len(words) != 2 or any("/" in word or "\\" in word or not word.strip(".") for word in words):
-        raise DataError(f"{path} line {number} is {line.strip()[:80]!r}, expected 'PERSON.jpg CLOTH.jpg'. Correct the line.")
+        raise DataError(
+            f"{path} line {number} is {line.strip()[:80]!r}, expected 'PERSON.jpg CLOTH.jpg'. Correct the line."
+        )
     return Path(words[0]).stem, Path(words[1]).stem
 
 
@@ -109,8 +115,19 @@ def read_warp(path: Path) -> Float16[ndarray, "h w 2"]:
     try:
         with np.load(path, allow_pickle=False) as archive:
             values = archive["warp"] if "warp" in archive.files else archive[archive.files[0]]
-    except (OSError, ValueError, IndexError, KeyError, EOFError, AttributeError, zipfile.BadZipFile, zlib.error) as error:
+    except (
+        OSError,
+        ValueError,
+        IndexError,
+        KeyError,
+        EOFError,
+        AttributeError,
+        zipfile.BadZipFile,
+        zlib.error,
+    ) as error:
         raise DataError(f"{path} is not a readable npz file. Write it again with 'drape mannequin'.") from error
     if values.ndim != 3 or values.shape[2] != 2 or values.dtype.kind != "f":
-        raise DataError(f"{path} holds {values.dtype} of shape {values.shape}, expected floats (height, width, 2). Write it again.")
+        raise DataError(
+            f"{path} holds {values.dtype} of shape {values.shape}, expected floats (height, width, 2). Write it again."
+        )
     return values.astype(np.float16)

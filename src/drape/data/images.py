@@ -38,7 +38,9 @@ def read_rgb(path: Path) -> Rgb:
     """An RGB image of a data set.  Raises DataError if it is absent, damaged, tiny, huge or of another mode."""
     image = _load(path)
     if image.mode != "RGB":
-        raise DataError(f"{path} has mode {image.mode}, expected an RGB image. Convert it to RGB, or delete the sample.")
+        raise DataError(
+            f"{path} has mode {image.mode}, expected an RGB image. Convert it to RGB, or delete the sample."
+        )
     return np.asarray(image)
 
 
@@ -90,28 +92,38 @@ def _load(path: Path) -> Image.Image:
             image.load()
         except _DECODER_ERRORS as error:
             reason = " ".join(str(error).split()) or type(error).__name__
-            raise DataError(f"{path} is damaged ({reason}). Restore it from its source, or delete the sample.") from error
+            raise DataError(
+                f"{path} is damaged ({reason}). Restore it from its source, or delete the sample."
+            ) from error
         return image
 
 
 def _open(path: Path) -> Image.Image:
     """The image behind a checked header, not decoded yet."""
     if path.is_dir() or not path.exists():
-        raise DataError(f"{path} is {'a folder' if path.is_dir() else 'missing'}, expected an image file. Check the path.")
+        raise DataError(
+            f"{path} is {'a folder' if path.is_dir() else 'missing'}, expected an image file. Check the path."
+        )
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             image = Image.open(path, formats=FORMATS)
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise DataError(f"{path} claims far more than {MAX_PIXELS:,} pixels. Shrink it, or delete it if it is not a photo.") from error
+        raise DataError(
+            f"{path} claims far more than {MAX_PIXELS:,} pixels. Shrink it, or delete it if it is not a photo."
+        ) from error
     except PermissionError as error:
         raise DataError(f"{path} may not be read. Change its permissions.") from error
     except _DECODER_ERRORS as error:
-        raise DataError(f"{path} is not a readable {', '.join(FORMATS)} image. Restore it, or save it again as JPEG or PNG.") from error
+        raise DataError(
+            f"{path} is not a readable {', '.join(FORMATS)} image. Restore it, or save it again as JPEG or PNG."
+        ) from error
     if image.width * image.height > MAX_PIXELS:
         image.close()
         raise DataError(f"{path} is {image.height}x{image.width}, more than {MAX_PIXELS:,} pixels. Shrink it.")
     if min(image.size) < MIN_SIDE:
         image.close()
-        raise DataError(f"{path} is {image.height}x{image.width}, expected at least {MIN_SIDE} pixels a side. Replace it.")
+        raise DataError(
+            f"{path} is {image.height}x{image.width}, expected at least {MIN_SIDE} pixels a side. Replace it."
+        )
     return image

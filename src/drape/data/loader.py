@@ -16,8 +16,8 @@ from jaxtyping import Bool, Int64
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from drape.data.files import Folders
 from drape.data.compact import Compact
+from drape.data.files import Folders
 from drape.data.parse_labels import MIRRORED
 from drape.data.pose import mirror_pose
 from drape.data.sample import TENSOR_FIELDS, WORD_FIELDS, TryOnBatch, TryOnSample
@@ -56,9 +56,11 @@ def collate(samples: Sequence[TryOnSample]) -> TryOnBatch:
         values = [getattr(sample, name) for sample in samples]
         given = [value for value in values if value is not None]
         if given and len(given) < len(values):
-            raise ValueError(f"{len(given)} of {len(values)} samples have {name}: they come from readers with different fields.")
+            raise ValueError(
+                f"{len(given)} of {len(values)} samples have {name}: they come from readers with different fields."
+            )
         stacked[name] = torch.stack(given) if given else None
-    words = {name: tuple(getattr(sample, name) for sample in samples) for name in WORD_FIELDS}
+    words: dict[str, Any] = {name: tuple(getattr(sample, name) for sample in samples) for name in WORD_FIELDS}
     return TryOnBatch(**stacked, **words)
 
 
@@ -71,7 +73,9 @@ def mirror(batch: TryOnBatch, where: Bool[Tensor, " b"]) -> TryOnBatch:
     if not where.any():
         return batch
     if batch.densepose is not None:
-        raise DataError("densepose colours tell left from right and cannot be mirrored. Set data.flip=0, or leave densepose out.")
+        raise DataError(
+            "densepose colours tell left from right and cannot be mirrored. Set data.flip=0, or leave densepose out."
+        )
     changed: dict[str, Tensor] = {}
     for name in TENSOR_FIELDS:
         value = getattr(batch, name)
@@ -82,12 +86,10 @@ def mirror(batch: TryOnBatch, where: Bool[Tensor, " b"]) -> TryOnBatch:
     return replace(batch, **changed)  # type: ignore[arg-type]
 
 
-def stream(
-    reader: Reader, *, seed: int, images_seen: int, batch_size: int, workers: int = 0
-) -> Iterator[TryOnBatch]:
+def stream(reader: Reader, *, seed: int, images_seen: int, batch_size: int, workers: int = 0) -> Iterator[TryOnBatch]:
     """Batches from `images_seen` on without end, read from disk by `workers` processes, in the order of `order`."""
-    loader = DataLoader(
-        _Fetch(reader),
+    loader: DataLoader[Any] = DataLoader(
+        _Fetch(reader),  # type: ignore[arg-type]  # any object with a length and items will do
         batch_sampler=_Forever(seed, len(reader), images_seen, batch_size),
         num_workers=workers,
         collate_fn=list,

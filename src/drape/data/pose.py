@@ -43,7 +43,10 @@ def read_joints(path: Path) -> Joints:
 
 
 def to_pose(joints: Joints, size: tuple[int, int]) -> Float[Tensor, "18 3"]:
-    """x, y in [0, 1] of an image of `size` (height, width), visibility 1; a joint missing or outside the image is (0, 0, 0)."""
+    """Rows of x, y in [0, 1] of an image of `size` (height, width) and visibility 1.
+
+    A joint that is missing or lies outside the image is (0, 0, 0).
+    """
     height, width = size
     points = joints[list(COCO_IN_BODY25)]
     x, y = points[:, 0] / width, points[:, 1] / height
@@ -71,9 +74,13 @@ def _read_json(path: Path) -> dict[str, Any]:
     try:
         document = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
-        raise DataError(f"{path} is not readable JSON. Run OpenPose on its image again, or delete the sample.") from error
+        raise DataError(
+            f"{path} is not readable JSON. Run OpenPose on its image again, or delete the sample."
+        ) from error
     if not isinstance(document, dict):
-        raise DataError(f"{path} holds a {type(document).__name__}, expected OpenPose's object with 'people'. Replace it.")
+        raise DataError(
+            f"{path} holds a {type(document).__name__}, expected OpenPose's object with 'people'. Replace it."
+        )
     return document
 
 
@@ -83,14 +90,18 @@ def _person(path: Path, person: Any) -> Joints:
         numbers = values.get(key)
         if numbers is not None and np.size(numbers) == count * 3:
             return convert(path, _numbers(path, numbers, 3))
-    raise DataError(f"{path} has neither 25 joints in 'pose_keypoints_2d' nor 18 in 'pose_keypoints'. Run OpenPose with BODY_25.")
+    raise DataError(
+        f"{path} has neither 25 joints in 'pose_keypoints_2d' nor 18 in 'pose_keypoints'. Run OpenPose with BODY_25."
+    )
 
 
 def _numbers(path: Path, values: Any, columns: int) -> Float[ndarray, "k columns"]:
     try:
         return np.asarray(values, dtype=np.float64).reshape(-1, columns)
     except (TypeError, ValueError) as error:
-        raise DataError(f"{path} holds joints that are not rows of {columns} numbers. Run OpenPose on its image again.") from error
+        raise DataError(
+            f"{path} holds joints that are not rows of {columns} numbers. Run OpenPose on its image again."
+        ) from error
 
 
 def _from_body25(path: Path, rows: Float[ndarray, "k 3"]) -> Joints:
@@ -102,7 +113,9 @@ def _from_body25(path: Path, rows: Float[ndarray, "k 3"]) -> Joints:
 def _from_coco(path: Path, rows: Float[ndarray, "k columns"]) -> Joints:
     """BODY_25 of COCO-18 rows x, y, confidence[, id]; coordinates below 0 mean not found (DressCode writes -1)."""
     if len(rows) != NUM_JOINTS:
-        raise DataError(f"{path} holds {len(rows)} joints, expected {NUM_JOINTS} in COCO order. Run OpenPose on its image again.")
+        raise DataError(
+            f"{path} holds {len(rows)} joints, expected {NUM_JOINTS} in COCO order. Run OpenPose on its image again."
+        )
     joints = np.zeros((25, 3))
     joints[list(COCO_IN_BODY25)] = rows[:, :3]
     missing = ~np.isfinite(joints).all(axis=1) | (joints[:, 2] <= 0) | (joints[:, :2] < 0).any(axis=1)

@@ -71,7 +71,7 @@ class TryOnBatch:
 
     def to(self, device: Any, *, non_blocking: bool = False) -> "TryOnBatch":
         """The batch with every tensor on `device`; words stay words."""
-        moved = {
+        moved: dict[str, Any] = {
             name: value.to(device, non_blocking=non_blocking) if isinstance(value, Tensor) else value
             for name, value in ((field.name, getattr(self, field.name)) for field in fields(self))
         }
