@@ -4,8 +4,8 @@ The record knows the two operations training and guidance need: `null`, the one 
 because a state that guidance uses must be a state that training shows), and `take`, any selection of samples.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, fields
-from typing import Self
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -39,7 +39,7 @@ class Conditions:
     def __len__(self) -> int:
         return self.agnostic.shape[0]
 
-    def null(self, where: Bool[Tensor, " b"] | None = None) -> Self:
+    def null(self, where: Bool[Tensor, " b"] | None = None) -> "Conditions":
         """The samples `where` (all, if not given) with every condition set to 0: images mid-gray, joints missing,
         noise levels 0.  [Zhu et al. 2023, sec. 4: "conditional inputs set to 0 for 10 % of training time"]
         """
@@ -47,11 +47,11 @@ class Conditions:
             return self._map(torch.zeros_like)
         return self._map(lambda x: x.masked_fill(where.reshape(-1, *[1] * (x.ndim - 1)), 0))
 
-    def take(self, index: Int[Tensor, " n"] | slice) -> Self:
+    def take(self, index: Int[Tensor, " n"] | slice) -> "Conditions":
         """The samples at `index`, in that order and as often as it names them."""
         return self._map(lambda x: x[index])
 
-    def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> Self:
+    def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> "Conditions":
         """On `device`; images in `dtype`, and in channels-last order if they were.  Joints and noise levels keep
         float32: a coordinate in bfloat16 is off by two pixels in 512."""
         moved = {}
@@ -64,7 +64,7 @@ class Conditions:
         named = {f.name: getattr(self, f.name) for f in fields(self)}
         return {name: x for name, x in named.items() if x is not None}
 
-    def _map(self, f) -> Self:
+    def _map(self, f: Callable[[Tensor], Tensor]) -> "Conditions":
         return type(self)(**{name: f(x) for name, x in self._tensors().items()})
 
 
