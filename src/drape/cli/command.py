@@ -1,0 +1,46 @@
+"""What the commands share: calling a typer function with given arguments, and reading sizes and durations."""
+
+import re
+from collections.abc import Callable
+
+import typer
+
+from drape.errors import ConfigError
+
+USAGE_ERROR = typer.BadParameter.__mro__[1]  # click's UsageError, which typer does not export
+
+
+def call(function: Callable[..., int | None], argv: list[str], name: str, examples: str) -> int:
+    """Run a typer function on `argv`; `--help` ends with the examples.  Raises ConfigError for wrong usage."""
+    app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
+    epilog = "Examples:\n\n" + "\n\n".join(f"\b\n  {line.strip()}" for line in examples.strip().splitlines())
+    app.command(epilog=epilog)(function)
+    try:
+        code = app(argv, prog_name=f"drape {name}", standalone_mode=False)
+    except typer.Abort as error:
+        raise KeyboardInterrupt from error
+    except USAGE_ERROR as error:
+        raise ConfigError(f"{error.format_message()} See 'drape {name} --help'.") from error  # type: ignore[attr-defined]
+    return code or 0
+
+
+def one_line(error: BaseException) -> str:
+    """The message of an error with line breaks folded away."""
+    return " ".join(str(error).split())
+
+
+def parse_size(text: str) -> tuple[int, int]:
+    """ "128x96" as (height, width).  Raises ConfigError for anything else."""
+    match = re.fullmatch(r"(\d{1,5})x(\d{1,5})", text.strip().lower())
+    if not match or min(map(int, match.groups())) < 1:
+        raise ConfigError(f"size {text!r} is not HEIGHTxWIDTH in pixels. Write 128x96, say.")
+    return int(match[1]), int(match[2])
+
+
+def parse_duration(text: str) -> float:
+    """ "25m", "1h30m", "90s" or "90" in seconds.  Raises ConfigError for anything else."""
+    match = re.fullmatch(r"(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s?)?", text.strip().lower())
+    seconds = sum(int(n or 0) * unit for n, unit in zip(match.groups(), (3600, 60, 1), strict=True)) if match else 0
+    if not seconds:
+        raise ConfigError(f"duration {text!r} is not a time. Write 25m, 1h30m or 90s, say.")
+    return float(seconds)

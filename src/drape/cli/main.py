@@ -1,0 +1,58 @@
+"""`drape COMMAND ...`: find the command, run it, and turn what a user can fix into one line and exit 2."""
+
+import importlib
+import os
+import sys
+
+from drape import __version__
+from drape.cli.command import one_line
+from drape.errors import DrapeError
+
+COMMANDS: dict[str, tuple[str, str]] = {
+    "demo": ("drape.cli.demo", "dress the bundled people in the bundled clothes: a PNG and a web page"),
+    "try-on": ("drape.cli.try_on", "dress one person in one cloth"),
+    "mannequin": ("drape.cli.mannequin", "make people and clothes by code, with the exact truth of every pair"),
+    "train": ("drape.cli.train", "train a net on a folder of pairs; the same command resumes"),
+    "info": ("drape.cli.info", "parameters, FLOPs, memory, licence and provenance of weights or a preset"),
+}
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one command.  0 fine, 2 something the user can fix (one line on stderr), 130 interrupted."""
+    arguments = sys.argv[1:] if argv is None else argv
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(_help())
+        return 0
+    if arguments[0] == "--version":
+        print(f"drape {__version__}")
+        return 0
+    try:
+        return _load(arguments[0]).run(arguments[1:])
+    except DrapeError as error:
+        print(f"drape: {one_line(error)}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("drape: interrupted; the same command goes on from here.", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader of a pipe went away
+        return 0
+
+
+def _load(name: str):  # noqa: ANN202  (a module)
+    if name not in COMMANDS:
+        raise DrapeError(f"there is no command {name!r}. Commands: {', '.join(COMMANDS)}; see 'drape --help'.")
+    return importlib.import_module(COMMANDS[name][0])
+
+
+def _help() -> str:
+    width = max(map(len, COMMANDS)) + 2
+    lines = [f"  {name:<{width}}{text}" for name, (_, text) in COMMANDS.items()]
+    return "\n".join(
+        ["Usage: drape COMMAND [OPTIONS]", "", "Virtual try-on by diffusion: train it, look at it, use it.", "", "Commands:", *lines,
+         "", "'drape COMMAND --help' explains one of them, with examples."]
+    )  # fmt: skip
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,60 @@
+"""`drape train`: a preset, a folder of pairs, a folder for the run."""
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from drape.cli.command import call, parse_duration
+from drape.errors import ConfigError
+
+EXAMPLES = """
+drape train mini-64 --data people --out runs/mini --budget 25m
+drape train mini-64 --data people --out runs/short --images 20000 --set optim.lr=3e-4
+drape train small-128 --data zalando-hd-resized --out runs/hd --init runs/mini/weights.safetensors
+drape train mini-64 --dry-run
+"""
+
+
+def run(argv: list[str]) -> int:
+    """Run the command on its arguments."""
+    return call(_train, argv, "train", EXAMPLES)
+
+
+def _train(
+    preset: Annotated[str, typer.Argument(help="Name of a preset, or a .json file written by --dry-run.")],
+    data: Annotated[Path | None, typer.Option(help="Folder in the VITON-HD or DressCode layout.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder of the run; made, or resumed if it holds this run.")] = None,
+    budget: Annotated[str | None, typer.Option(help="Wall-clock time to end within, such as 25m or 2h.")] = None,
+    images: Annotated[int | None, typer.Option(help="Length of the run in images; the preset's unless given.")] = None,
+    set_: Annotated[list[str] | None, typer.Option("--set", help="One setting, KEY=VALUE; repeatable.")] = None,
+    init: Annotated[Path | None, typer.Option(help="Weights to start from.")] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    workers: Annotated[int, typer.Option(help="Processes that decode the data.")] = 2,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the resolved settings as JSON and stop.")] = False,
+) -> int:
+    """Train a net.  The same command continues a stopped run; it ends with weights.safetensors in the run's folder."""
+    from dataclasses import replace
+
+    from drape.config import override, read_config
+    from drape.presets import preset as preset_by_name
+
+    config = read_config(Path(preset)) if preset.endswith(".json") else preset_by_name(preset)
+    config = override(config, set_ or [])
+    if images is not None:
+        config = replace(config, images=images)
+    if dry_run:
+        print(json.dumps(config.to_dict(), indent=1))
+        return 0
+    if data is None or out is None:
+        raise ConfigError("--data and --out are missing. Name the folder of pairs and a folder for the run, or use --dry-run.")
+    from drape.training.launch import Launch, launch
+
+    budget_s = parse_duration(budget) if budget else None
+    weights = launch(
+        Launch(config=config, data=data, out=out, budget_s=budget_s, init=init, device=device, workers=workers)
+    )
+    print(f"seed {config.seed}")
+    print(weights)
+    return 0

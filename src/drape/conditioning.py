@@ -1,0 +1,43 @@
+"""From a batch of records to the conditions of the net: the one place where the two meet.
+
+Training, sampling and evaluation all come through here, so the range of every condition and the meaning of a
+noise-augmentation level are the same in all of them.
+"""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from drape.config import RunConfig
+from drape.data.sample import TryOnBatch
+from drape.diffusion.prediction import add_noise
+from drape.diffusion.schedule import CosineSchedule
+from drape.errors import DataError
+from drape.nets.conditions import Conditions
+
+LEVELS = CosineSchedule()  # a noise-augmentation level is a time of this schedule, whatever the run's own
+
+
+def conditions_of(
+    batch: TryOnBatch, config: RunConfig, *, levels: Float[Tensor, "b m"], noise: tuple[Tensor, ...] = ()
+) -> Conditions:
+    """The net's conditions; each conditioning image is noised to its level with the given noise.
+
+    levels   in [0, 1], columns in the order agnostic, cloth[, low_res]; 0 is clean
+    noise    one tensor per conditioning image, or none at all for clean conditions
+    Raises DataError if the batch lacks a modality the net needs.
+    """
+    images = {"agnostic": batch.agnostic, "cloth": batch.cloth}
+    if config.net.low_res:
+        images["low_res"] = batch.low_res
+    absent = [name for name, image in {**images, "pose": batch.pose}.items() if image is None]
+    if absent:
+        raise DataError(f"the batch has no {', '.join(absent)}, which this net is conditioned on. Ask the reader for these fields.")
+    log_snr = LEVELS.log_snr(levels.to(batch.person.device))
+    if noise:
+        images = {
+            name: add_noise(image, eps.to(image.device), log_snr[:, column])
+            for column, ((name, image), eps) in enumerate(zip(images.items(), noise, strict=True))
+        }
+    cloth_pose = batch.cloth_pose if batch.cloth_pose is not None else torch.zeros_like(batch.pose)
+    return Conditions(**images, pose=batch.pose, cloth_pose=cloth_pose, noise_aug=log_snr)

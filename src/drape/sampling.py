@@ -1,0 +1,118 @@
+"""From a net and its conditions to images: the one way previews, evaluation and the pipeline sample.
+
+The net goes into evaluation mode only inside, and nothing here touches a global random state.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from drape.conditioning import conditions_of
+from drape.config import RunConfig
+from drape.data.sample import TryOnBatch
+from drape.diffusion.guidance import clipped, guided
+from drape.diffusion.prediction import Prediction, predict
+from drape.diffusion.samplers import OnStep, ddim, ddpm, dpmpp_2m, per_image
+from drape.diffusion.schedule import ladder
+from drape.errors import ConfigError
+from drape.nets.conditions import Conditions
+from drape.shapes import Image, PerSample
+
+
+@dataclass(frozen=True, kw_only=True)
+class SamplingConfig:
+    """How to sample: which solver, how many steps, how strongly guided.
+
+    guidance   scale of classifier-free guidance; 1 is none and costs half
+    interval   (low, high) in log-SNR inside which guidance acts; None is everywhere
+    """
+
+    sampler: Literal["dpmpp_2m", "ddim", "ddpm"] = "dpmpp_2m"
+    steps: int = 16
+    guidance: float = 1.5
+    interval: tuple[float, float] | None = None
+
+    def __post_init__(self) -> None:
+        if self.steps < 1:
+            raise ConfigError(f"steps is {self.steps}, expected at least 1.")
+        if self.guidance < 0:
+            raise ConfigError(f"guidance is {self.guidance}, expected 0 or more; 1 turns it off.")
+
+
+def sample(
+    net: nn.Module,
+    config: RunConfig,
+    conditions: Conditions,
+    seeds: Sequence[int],
+    how: SamplingConfig,
+    *,
+    on_step: OnStep | None = None,
+) -> Image:
+    """One image per seed, RGB in [-1, 1].  An image depends on its own conditions and seed, not on its batch.
+
+    The net's training mode is put back, also when sampling fails.
+    """
+    device = conditions.agnostic.device
+    randn_like = per_image(seeds)
+    x_T = randn_like(torch.empty(len(seeds), 3, *config.resolution, device=device))
+    log_snrs = ladder(config.diffusion.build_schedule(config.resolution), how.steps)
+    was_training = net.training
+    net.eval()
+    try:
+        with torch.inference_mode():
+            denoise = _build_denoiser(net, config, conditions, how)
+            if how.sampler == "dpmpp_2m":
+                image = dpmpp_2m(denoise, x_T, log_snrs, on_step=on_step)
+            else:
+                solver = ddim if how.sampler == "ddim" else ddpm
+                image = solver(denoise, x_T, log_snrs, randn_like=randn_like, on_step=on_step)
+    finally:
+        net.train(was_training)
+    return image.clamp(-1, 1)
+
+
+def sample_batch(
+    net: nn.Module, config: RunConfig, batch: TryOnBatch, seeds: Sequence[int], how: SamplingConfig, *, on_step: OnStep | None = None
+) -> Image:
+    """Images of the people of `batch` in its clothes, conditions at the run's sampling noise level."""
+    levels = torch.full((len(batch), config.net.num_noise_aug), config.noise_aug.sample)
+    noise: tuple[Tensor, ...] = ()
+    if config.noise_aug.sample > 0:
+        noise = tuple(_fixed_noise(image, seeds) for image in (batch.agnostic, batch.cloth, batch.low_res) if image is not None)
+    return sample(net, config, conditions_of(batch, config, levels=levels, noise=noise), seeds, how, on_step=on_step)
+
+
+def _fixed_noise(image: Tensor, seeds: Sequence[int]) -> Tensor:
+    rows = [torch.randn(image.shape[1:], generator=torch.Generator().manual_seed(seed + 1)) for seed in seeds]
+    return torch.stack(rows).to(image)
+
+
+Denoise = Callable[[Image, PerSample], Prediction]
+
+
+def _build_denoiser(net: nn.Module, config: RunConfig, conditions: Conditions, how: SamplingConfig) -> Denoise:
+    everywhere = torch.ones(len(conditions.agnostic), dtype=torch.bool, device=conditions.agnostic.device)
+    conditional = _denoiser(net, config, conditions)
+    if how.guidance == 1:
+        return clipped(conditional)
+    null = _denoiser(net, config, conditions.null(everywhere))
+    return clipped(guided(conditional, null, how.guidance, how.interval))
+
+
+def _denoiser(net: nn.Module, config: RunConfig, conditions: Conditions) -> Denoise:
+    with _precision(config, conditions):
+        cloth = net.encode_cloth(conditions) if config.net.caches_cloth else None
+
+    def denoise(x_t: Image, log_snr: PerSample) -> Prediction:
+        with _precision(config, conditions):
+            output = net(x_t, log_snr, conditions, cloth_features=cloth)
+        return predict(config.diffusion.target, output.float(), x_t, log_snr)
+
+    return denoise
+
+
+def _precision(config: RunConfig, conditions: Conditions) -> torch.autocast:
+    return torch.autocast(conditions.agnostic.device.type, torch.bfloat16, enabled=config.precision == "bf16")
