@@ -1,0 +1,245 @@
+"""Upper-body clothes: what is cut away, how the cloth hangs, and how it lies flat.
+
+One rest-pose surface (`anatomy.clothed`) serves every cloth; a kind of cloth is a set of cuts (hem,
+sleeves, neckline) in rest coordinates plus pieces such as collar and hood.  Laid flat, each vertex has a
+place on the cloth picture, and that place is its texture coordinate on the person: the warp is exact.
+"""
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+from numpy.typing import NDArray
+
+from drape.mannequin.anatomy import ARM_ANGLE, SHOULDER, TRUNK_WIDTH, TRUNK_Y, clothed, rest_mesh
+from drape.mannequin.implicit import Array, Surface
+from drape.mannequin.raster import vertex_normals
+from drape.mannequin.rig import arm_coordinates, arm_share, sides, skin_weights, smoothstep
+
+KINDS = ("tank", "tee", "longsleeve", "shirt", "polo", "sweater", "hoodie")
+NECKLINES = {  # half width, depth of the front below y = 1.455, exponent, depth of the back
+    "crew": (0.080, 0.052, 2.6, 0.030),
+    "wide": (0.112, 0.062, 2.8, 0.038),
+    "scoop": (0.098, 0.108, 2.6, 0.040),
+    "v": (0.084, 0.145, 1.15, 0.030),
+    "square": (0.092, 0.100, 7.0, 0.045),
+    "collar": (0.062, 0.085, 1.2, 0.018),
+    "turtle": (0.30, -0.040, 2.0, -0.040),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cut:
+    """The shape of a cloth; lengths in metres on the rest figure."""
+
+    kind: str
+    neckline: str
+    sleeve: float  # along the arm from the shoulder joint; 0 = none
+    hem: float  # height above the floor
+    hem_curve: float  # how much higher the hem is at the sides
+    ease: float  # distance from the body at the hem
+    flare: float  # extra ease of the sleeve
+    rib: float  # height of ribbing at hem and cuffs; 0 = none
+    flat_angle: float  # of the sleeves on the cloth picture, from the vertical
+
+
+@dataclass(frozen=True)
+class ClothMesh:
+    """Vertices of a cloth with everything a picture needs; v vertices."""
+
+    rest: Array  # (v, 3) rest position with ease
+    weights: Array  # (v, bones)
+    triangles: NDArray[np.int32]
+    flat: Array  # (v, 3) metres on the table; z is the height in the pile
+    keep: Array  # (v,) negative where cut away
+    traits: NDArray[np.float32]  # (v, len(TRAITS))
+
+
+TRAITS = ("x", "y", "along", "across", "share", "hem", "cuff", "neck", "side", "piece")
+
+
+def sample_cut(rng: np.random.Generator, kind: str | None = None) -> Cut:
+    """A cloth of a random (or the given) kind."""
+    kind = kind or str(rng.choice(KINDS, p=[0.13, 0.25, 0.16, 0.14, 0.10, 0.11, 0.11]))
+    necks = {
+        "tank": ("scoop", "v", "square", "crew"), "tee": ("crew", "crew", "crew", "v", "scoop", "wide"),
+        "longsleeve": ("crew", "crew", "v", "scoop", "wide", "turtle", "square"), "shirt": ("collar",), "polo": ("collar",),
+        "sweater": ("crew", "crew", "turtle", "v"), "hoodie": ("crew",),
+    }[kind]  # fmt: skip
+    sleeve = {
+        "tank": (0.0, 0.0), "tee": (0.115, 0.25), "longsleeve": (0.50, 0.535), "shirt": (0.505, 0.535),
+        "polo": (0.16, 0.235), "sweater": (0.50, 0.54), "hoodie": (0.515, 0.54),
+    }[kind]  # fmt: skip
+    length = float(rng.uniform(*sleeve))
+    if kind in ("longsleeve", "sweater") and rng.uniform() < 0.2:
+        length = float(rng.uniform(0.33, 0.44))
+    if kind == "shirt" and rng.uniform() < 0.25:
+        length = float(rng.uniform(0.20, 0.26))
+    ease = {"tank": (0.0, 0.016), "tee": (0.002, 0.030), "longsleeve": (0.0, 0.014), "shirt": (0.008, 0.028),
+            "polo": (0.004, 0.02), "sweater": (0.008, 0.032), "hoodie": (0.016, 0.036)}[kind]  # fmt: skip
+    crop = kind in ("tank", "tee", "longsleeve", "sweater") and rng.uniform() < 0.15
+    amount = float(rng.uniform(*ease))
+    return Cut(
+        kind=kind,
+        neckline=str(rng.choice(necks)),
+        sleeve=length,
+        hem=float(rng.uniform(1.00, 1.05) if crop else rng.uniform(0.845, 0.935)),
+        hem_curve=float(rng.uniform(0.02, 0.05) if kind == "shirt" else 0.0),
+        ease=amount,
+        flare=float(rng.uniform(0.2, 0.9)) * amount,
+        rib=float(rng.uniform(0.035, 0.055)) if kind in ("sweater", "hoodie") else 0.0,
+        flat_angle=float(np.deg2rad(rng.uniform(-2, 8) if length > 0.3 else rng.uniform(22, 46))),
+    )
+
+
+@lru_cache(maxsize=1)
+def _base() -> tuple[Surface, Array, Array]:
+    """The uncut surface, its outward normals and skin weights."""
+    mesh = rest_mesh("top")
+    normals = vertex_normals(mesh.vertices.astype(np.float32), mesh.triangles).astype(float)
+    return mesh, normals, skin_weights(mesh.vertices)
+
+
+def margins(p: Array, side: Array, cut: Cut) -> tuple[Array, Array, Array]:
+    """Signed distances (n,) to hem, cuffs and neckline at rest positions: positive on the cloth."""
+    x, y = np.abs(p[:, 0]), p[:, 1]
+    hem = y - cut.hem - cut.hem_curve * smoothstep(x, 0.05, 0.17)
+    if cut.sleeve > 0:
+        cuff = np.where(arm_share(p) > 0.5, cut.sleeve - arm_coordinates(p)[:, 0], 1.0)
+    else:
+        cuff = np.interp(y, [1.22, 1.285, 1.36, 1.43], [0.21, 0.158, 0.134, 0.126]) - x
+    width, depth, power, back = NECKLINES[cut.neckline]
+    front = smoothstep(side, -0.35, 0.35)
+    bottom = 1.455 - (depth * front + back * (1.0 - front))
+    neck = (bottom + (1.455 - bottom) * (x / width) ** power - y) * (0.75 if cut.neckline == "v" else 0.95)
+    return hem, cuff, neck
+
+
+def covered(p: Array, cut: Cut) -> Array:
+    """How deep below the cloth a rest position of the body lies, along the surface; negative outside."""
+    return np.minimum.reduce(margins(p, sides(p), cut))
+
+
+def build_cloth(cut: Cut) -> ClothMesh:
+    """The mesh of a cloth, cut and eased on the rest figure."""
+    mesh, normals, weights = _base()
+    p = mesh.vertices
+    share, side = arm_share(p), sides(p)
+    arm = arm_coordinates(p)
+    hem, cuff, neck = margins(p, side, cut)
+    ease = cut.ease * (0.25 + 0.75 * smoothstep(-p[:, 1], -1.33, -0.95)) * (1 - smoothstep(p[:, 1], 1.30, 1.42))
+    loose = (0.3 * cut.ease + cut.flare) * smoothstep(arm[:, 0], 0.02, 0.22)
+    total = ease * (1 - share) + loose * share + (0.012 * smoothstep(p[:, 1], 1.40, 1.46) if cut.neckline == "turtle" else 0.0)
+    if cut.rib:
+        gather = np.minimum(hem, np.where(cuff < 0.9, cuff, 1.0))
+        total = total * (0.45 + 0.55 * smoothstep(gather, cut.rib - 0.01, cut.rib + 0.03))
+    rest = p + normals * total[:, None]
+    traits = np.stack([p[:, 0], p[:, 1], arm[:, 0], arm[:, 1], share, hem, cuff, neck, side, np.zeros(len(p))], 1)
+    flat = _flat(p, total, share, arm, cut)
+    keep = np.minimum.reduce([hem, cuff, neck])
+    base = ClothMesh(rest, weights, mesh.triangles, flat, keep, traits.astype(np.float32))
+    for piece in {"shirt": (_collar(),), "polo": (_collar(),), "hoodie": (_hood(),)}.get(cut.kind, ()):
+        base = _join(base, piece)
+    return base
+
+
+def _unroll(t: Array) -> Array:
+    """From the seen half width (0..1) towards the arc length around a half cylinder (0..1), keeping the sign."""
+    t = np.clip(t, -1.0, 1.0)
+    return 0.45 * t + 0.55 * np.arcsin(t) * (2 / np.pi)
+
+
+def _flat(p: Array, ease: Array, share: Array, arm: Array, cut: Cut) -> Array:
+    """Places on the table: the trunk unrolled, the sleeves unrolled and swung to `flat_angle`."""
+    half = np.interp(p[:, 1], TRUNK_Y, TRUNK_WIDTH)
+    half = np.where(p[:, 1] > 1.31, 0.166, np.maximum(half, np.interp(p[:, 1], [0.76, 0.9, 1.06, 1.24], [0.176, 0.172, 0.148, 0.152])))
+    half = np.maximum(half + 0.009, 0.0)
+    trunk = np.stack([1.14 * (half + ease) * _unroll(p[:, 0] / half), p[:, 1]], 1)
+    radius = np.interp(arm[:, 0], [0.0, 0.285, 0.535], [0.071, 0.055, 0.046])
+    across = 1.22 * (radius + ease) * _unroll(arm[:, 1] / radius)
+    sleeve = _sleeve_line(arm[:, 0], across, cut.flat_angle) * np.where(p[:, :1] < 0, [-1, 1], 1)
+    mix = (share * smoothstep(arm[:, 0], -0.05, 0.04))[:, None]
+    xy = trunk * (1 - mix) + sleeve * mix
+    return np.concatenate([xy, p[:, 2:]], 1)
+
+
+def _sleeve_line(along: Array, across: Array, angle: float) -> Array:
+    """Places (n, 2) on a left sleeve that leaves the shoulder at the rest angle and bends down to `angle`."""
+    t = np.linspace(-0.15, 0.65, 161)
+    turn = ARM_ANGLE + (angle - ARM_ANGLE) * smoothstep(t, -0.04, 0.20)
+    step = t[1] - t[0]
+    x, y = np.cumsum(np.sin(turn)) * step, -np.cumsum(np.cos(turn)) * step
+    x, y = x - np.interp(0.0, t, x), y - np.interp(0.0, t, y)
+    a = np.interp(along, t, turn)
+    centre = np.stack([np.interp(along, t, x) + 1.14 * SHOULDER[0], np.interp(along, t, y) + SHOULDER[1]], 1)
+    return centre + across[:, None] * np.stack([np.cos(a), np.sin(a)], 1)
+
+
+def _join(a: ClothMesh, b: ClothMesh) -> ClothMesh:
+    return ClothMesh(
+        np.concatenate([a.rest, b.rest]),
+        np.concatenate([a.weights, b.weights]),
+        np.concatenate([a.triangles, b.triangles + len(a.rest)]).astype(np.int32),
+        np.concatenate([a.flat, b.flat]),
+        np.concatenate([a.keep, b.keep]),
+        np.concatenate([a.traits, b.traits]),
+    )
+
+
+def _sheet(points: Array, piece: float) -> ClothMesh:
+    """A piece from a grid of points (rows, columns, 3)."""
+    rows, columns = points.shape[:2]
+    index = np.arange(rows * columns).reshape(rows, columns)
+    a, b, c, d = index[:-1, :-1].ravel(), index[1:, :-1].ravel(), index[1:, 1:].ravel(), index[:-1, 1:].ravel()
+    triangles = np.concatenate([np.stack([a, b, c], 1), np.stack([a, c, d], 1)]).astype(np.int32)
+    p = points.reshape(-1, 3)
+    v = np.tile(np.linspace(0, 1, columns), rows)
+    edge = np.minimum(v, 1 - v) * 0.06
+    ones = np.ones(len(p))
+    side = np.clip((p[:, 2] + 0.02) / 0.02, -1.0, 1.0)
+    traits = np.stack([p[:, 0], p[:, 1], 0 * ones, 0 * ones, 0 * ones, ones, ones, edge + 0.03, side, piece * ones], 1)
+    flat = np.stack([p[:, 0] * 1.12, p[:, 1], p[:, 2]], 1)
+    weights = skin_weights(np.minimum(p, [9.0, 1.465, 9.0]))
+    return ClothMesh(p, weights, triangles, flat, ones, traits.astype(np.float32))
+
+
+def _off_cloth(p: Array, distance: float) -> Array:
+    """Push points out of the close top until they are `distance` above it."""
+    for _ in range(3):
+        d = clothed(p)
+        gradient = np.stack([(clothed(p + e) - d) / 1e-3 for e in np.eye(3) * 1e-3], 1)
+        p = p + np.maximum(distance - d, 0.0)[:, None] * gradient
+    return p
+
+
+@lru_cache(maxsize=1)
+def _collar() -> ClothMesh:
+    """A turned-down collar: a sheet from the neck over its fold to two points in front."""
+    turn = np.linspace(0.0, 1.0, 49)
+    rows = np.linspace(0.0, 1.0, 7)
+    t, r = np.meshgrid(turn, rows)
+    gap = 0.10 + 0.34 * r
+    angle = gap + (2 * np.pi - 2 * gap) * t
+    back = 0.5 - 0.5 * np.cos(angle)
+    point = np.exp(-((np.minimum(angle, 2 * np.pi - angle) - gap) / 0.45) ** 2)
+    x = (0.068 + 0.036 * r) * np.sin(angle)
+    z = -0.014 + (0.070 + 0.030 * r) * np.cos(angle)
+    y = (1.432 + 0.038 * back) * (1 - r) + (1.408 + 0.016 * back - 0.040 * point) * r + 0.012 * np.sin(np.pi * r)
+    p = np.stack([x, y, z], -1).reshape(-1, 3)
+    p = _off_cloth(p, 0.007)
+    return _sheet(p.reshape(*t.shape, 3)[:, ::-1], 1.0)
+
+
+@lru_cache(maxsize=1)
+def _hood() -> ClothMesh:
+    """A hood that lies behind the neck and meets in front."""
+    angle = np.linspace(0.0, 2 * np.pi, 49)
+    around = np.linspace(0.0, 2 * np.pi, 17)
+    a, o = np.meshgrid(angle, around)
+    back = 0.5 - 0.5 * np.cos(a)
+    thick, tall = 0.013 + 0.022 * back + 0.010 * np.sin(a) ** 2, 0.018 + 0.032 * back + 0.012 * np.sin(a) ** 2
+    ring_x, ring_z = 0.080 + 0.012 * back, 0.076 + 0.024 * back
+    x = (ring_x + thick * np.cos(o)) * np.sin(a)
+    z = -0.014 + (ring_z + thick * np.cos(o)) * np.cos(a)
+    y = 1.408 + 0.052 * back + 0.022 * np.sin(a) ** 2 + tall * np.sin(o)
+    return _sheet(np.stack([x, y, z], -1)[:, ::-1], 2.0)

@@ -1,0 +1,198 @@
+"""From a person and a cloth to posed triangles: everything the rasteriser needs, in one mesh."""
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+from numpy.typing import NDArray
+
+from drape.mannequin import raster
+from drape.mannequin.anatomy import HEAD, MIRROR, UPPER_ARM, rest_mesh
+from drape.mannequin.cloth import Cut, covered
+from drape.mannequin.fabric import Array32
+from drape.mannequin.flat import FlatCloth
+from drape.mannequin.implicit import Array
+from drape.mannequin.rig import (
+    BONES,
+    Skeleton,
+    arm_coordinates,
+    arm_share,
+    build_skeleton,
+    deform,
+    hand_positions,
+    sides,
+    skin_weights,
+)
+from drape.mannequin.scene import Person
+
+SKIN, FACE, HAIR, LOWER, CLOTH = range(5)  # materials
+CAMERA = 3.6  # metres from the camera to the person's axis
+
+
+@dataclass(frozen=True)
+class Part:
+    """Posed vertices of one piece of the person, v of them; see `Stage` for the fields."""
+
+    world: Array
+    triangles: NDArray[np.int32]
+    colour: Array32
+    material: int
+    label: NDArray[np.uint8]
+    densepose: NDArray[np.uint8]
+    place: Array32  # (v, 4): texture x, y; rest x, y
+    flat: Array32  # (v, 2): height in the pile of the flat cloth, side
+    keep: Array32
+
+
+@dataclass(frozen=True)
+class Stage:
+    """All parts as one mesh, in pixels of a picture of the given size."""
+
+    points: Array32  # (v, 3) x, y in pixels, nearness in metres
+    triangles: NDArray[np.int32]
+    normals: Array32
+    colour: Array32
+    material: NDArray[np.uint8]
+    label: NDArray[np.uint8]
+    densepose: NDArray[np.uint8]
+    place: Array32
+    flat: Array32
+    keep: Array32
+    joints: dict[str, tuple[float, float]]
+
+
+@lru_cache(maxsize=1)
+def _body() -> tuple[Array, NDArray[np.int32], Array, NDArray[np.uint8], NDArray[np.uint8]]:
+    """Rest vertices of the body with weights, parse labels and DensePose parts."""
+    mesh = rest_mesh("body")
+    p = mesh.vertices
+    arm, left, front = arm_share(p) > 0.5, p[:, 0] > 0, sides(p) > 0
+    label = np.where(p[:, 1] > 0.86, 10, np.where(left, 16, 17))
+    label = np.where(arm, np.where(left, 14, 15), label)
+    trunk = np.where(p[:, 1] > 1.455, np.where(left, 24, 23), np.where(front, 2, 1))
+    trunk = np.where(p[:, 1] < 0.87, np.where(left, np.where(front, 10, 8), np.where(front, 9, 7)), trunk)
+    upper = arm_coordinates(p)[:, 0] < UPPER_ARM
+    limb = np.where(left, np.where(front, 15, 17), np.where(front, 16, 18)) + np.where(upper, 0, 4)
+    return p, mesh.triangles, skin_weights(p), label.astype(np.uint8), np.where(arm, limb, trunk).astype(np.uint8)
+
+
+def _one_bone(name: str, count: int) -> Array:
+    weights = np.zeros((count, len(BONES)))
+    weights[:, BONES.index(name)] = 1.0
+    return weights
+
+
+def _part(world: Array, triangles: NDArray[np.int32], colour: Array, material: int, label: object, densepose: object,
+          place: Array | None = None, keep: Array | None = None, flat: Array | None = None) -> Part:  # fmt: skip
+    n = len(world)
+    return Part(
+        world=world,
+        triangles=triangles,
+        colour=np.broadcast_to(np.asarray(colour, np.float32), (n, 3)),
+        material=material,
+        label=np.broadcast_to(np.asarray(label, np.uint8), (n,)),
+        densepose=np.broadcast_to(np.asarray(densepose, np.uint8), (n,)),
+        place=np.zeros((n, 4), np.float32) if place is None else place.astype(np.float32),
+        flat=np.zeros((n, 2), np.float32) if flat is None else flat.astype(np.float32),
+        keep=np.ones(n, np.float32) if keep is None else keep.astype(np.float32),
+    )
+
+
+def _bare(cut: Cut) -> Array:
+    """Positive where the body shows, or is close to an edge; lower clothes hide everything below the waist."""
+    p, _, _, _, densepose = _body()
+    keep = 0.016 - covered(p, cut)
+    return np.where((p[:, 1] < 1.03) & (densepose < 11), -1.0, keep)
+
+
+def skin_parts(person: Person, skeleton: Skeleton, cut: Cut | None) -> list[Part]:
+    """Body, hands and head; skin well below the cloth is left out, so that it cannot poke through."""
+    figure, skin = person.figure, np.array(person.skin)
+    p, triangles, weights, label, densepose = _body()
+    keep = None if cut is None else _bare(cut)
+    tone = skin * (1.0 + 0.03 * np.sin(p[:, :1] * 31 + p[:, 1:2] * 17))
+    parts = [_part(skeleton.apply(deform(p, figure), weights), triangles, tone, SKIN, label, densepose, keep=keep)]
+    hand = rest_mesh("hand")
+    at = hand_positions(hand.vertices, figure)
+    shade = skin * (1 - 0.16 * np.exp(-((hand.vertices[:, :1] - 0.165) / 0.012) ** 2) + 0 * at[:, :1])
+    left = skeleton.apply(at, _one_bone("l_hand", len(at)))
+    right = skeleton.apply(at * MIRROR, _one_bone("r_hand", len(at)))
+    parts.append(_part(left, hand.triangles, shade, SKIN, 14, 4))
+    parts.append(_part(right, np.ascontiguousarray(hand.triangles[:, ::-1]), shade, SKIN, 15, 3))
+    head = rest_mesh("head")
+    v = head.vertices
+    world = skeleton.apply(HEAD + figure.head * v, _one_bone("head", len(v)))
+    place = np.stack([(v[:, 0] + 0.09) / 0.18, (0.1125 - v[:, 1]) / 0.225, v[:, 2], v[:, 1]], 1)
+    parts.append(_part(world, head.triangles, skin, FACE, 13, np.where(v[:, 0] > 0, 24, 23), place))
+    return parts
+
+
+def worn_parts(person: Person, skeleton: Skeleton, flat: FlatCloth, cut: Cut) -> list[Part]:
+    """Hair, lower clothes and the cloth."""
+    parts = []
+    figure = person.figure
+    if person.hair_style != "bald":
+        hair = rest_mesh(person.hair_style)
+        v = hair.vertices
+        strand = np.arctan2(v[:, :1], v[:, 2:] + 0.02)
+        tone = 1 + 0.10 * np.sin(strand * 23 + 9 * v[:, 1:2]) + 0.07 * np.sin(strand * 51 + 4) - 0.10 * (v[:, 1:2] < -0.1)
+        world = skeleton.apply(HEAD + figure.head * v, _one_bone("head", len(v)))
+        parts.append(_part(world, hair.triangles, np.array(person.hair_colour) * tone, HAIR, 2, 0))
+    lower = rest_mesh("skirt" if person.lower == "skirt" else "lower")
+    v = lower.vertices
+    keep = 0.012 - covered(v, cut) * (v[:, 1] > 0.8)
+    colour = np.array(person.lower_colour) * _lower_detail(person, v)
+    moved = deform(v, figure)
+    parts.append(_part(skeleton.apply(moved, skin_weights(v)), lower.triangles, colour, LOWER,
+                       12 if person.lower == "skirt" else 9, 0, np.concatenate([0 * v[:, :2], v[:, :2]], 1), keep))  # fmt: skip
+    mesh = flat.mesh
+    world = skeleton.apply(deform(mesh.rest, figure, is_cloth=True), mesh.weights)
+    place = np.concatenate([flat.texture, mesh.rest[:, :2]], 1)
+    traits = np.stack([mesh.flat[:, 2], np.where(mesh.traits[:, 9] > 0, 1.0, mesh.traits[:, 8])], 1)
+    parts.append(_part(world, mesh.triangles, flat.back, CLOTH, 5, 0, place, mesh.keep, traits))
+    return parts
+
+
+def _lower_detail(person: Person, v: Array) -> Array:
+    """Seams and fading of lower clothes as a factor (v, 1)."""
+    x, y = v[:, :1], v[:, 1:2]
+    detail = 1.0 - 0.25 * np.exp(-(((y - 1.035) / 0.006) ** 2))
+    if person.lower == "jeans":
+        fade = np.exp(-(((np.abs(x) - 0.10) / 0.05) ** 2) - ((y - 0.70) / 0.12) ** 2) * (v[:, 2:] > 0)
+        detail = detail + 0.28 * fade - 0.2 * np.exp(-((x / 0.006) ** 2)) * (y > 0.80) + 0.03 * np.sin(x * 900) * np.sin(y * 700)
+    return detail
+
+
+def project(person: Person, world: Array, size: tuple[int, int]) -> Array32:
+    """Pixel coordinates and nearness (n, 3) of world points for a picture (height, width)."""
+    height, width = size
+    k = CAMERA / (CAMERA - world[:, 2]) * person.zoom * height
+    x = (world[:, 0] - person.centre[0]) * k + 0.5 * width
+    y = (person.centre[1] - world[:, 1]) * k + 0.5 * height
+    return np.stack([x, y, world[:, 2]], 1).astype(np.float32)
+
+
+def assemble(person: Person, parts: list[Part], skeleton: Skeleton, size: tuple[int, int]) -> Stage:
+    """One mesh from the parts, seen by the camera."""
+    offsets = np.cumsum([0, *(len(p.world) for p in parts)])
+    triangles = np.concatenate([p.triangles + o for p, o in zip(parts, offsets[:-1], strict=True)]).astype(np.int32)
+    world = np.concatenate([p.world for p in parts])
+    joints = {name: project(person, at[None], size)[0] for name, at in skeleton.joints.items()}
+    return Stage(
+        points=project(person, world, size),
+        triangles=triangles,
+        normals=raster.vertex_normals(world.astype(np.float32), triangles),
+        colour=np.concatenate([p.colour for p in parts]),
+        material=np.concatenate([np.full(len(p.world), p.material, np.uint8) for p in parts]),
+        label=np.concatenate([p.label for p in parts]),
+        densepose=np.concatenate([p.densepose for p in parts]),
+        place=np.concatenate([p.place for p in parts]),
+        flat=np.concatenate([p.flat for p in parts]),
+        keep=np.concatenate([p.keep for p in parts]),
+        joints={name: (float(at[0]), float(at[1])) for name, at in joints.items()},
+    )
+
+
+def skeleton_of(person: Person) -> Skeleton:
+    """The posed bones of a person."""
+    return build_skeleton(person.pose, person.figure)
