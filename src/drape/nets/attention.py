@@ -45,7 +45,7 @@ class SelfAttention(nn.Module):
         k, v = (torch.cat([pixels, joint], dim=2) for pixels, joint in zip(qkv[1:], joints, strict=True))
         if self.qk_norm is not None:
             q, k = self.qk_norm.of_query(q), self.qk_norm.of_key(k)
-        return x + as_features(self.to_out(merge_heads(F.scaled_dot_product_attention(q, k, v))), x)
+        return x + as_features(self.to_out(merge_heads(attend(q, k, v))), x)
 
 
 class CrossAttention(nn.Module):
@@ -84,7 +84,7 @@ class CrossAttention(nn.Module):
         (q,) = split_heads(q, self.num_heads, 1)
         if self.qk_norm is not None:
             q = self.qk_norm.of_query(q)
-        return x + as_features(self.to_out(merge_heads(F.scaled_dot_product_attention(q, *cloth))), x)
+        return x + as_features(self.to_out(merge_heads(attend(q, *cloth))), x)
 
 
 class PositionLogits(nn.Module):
@@ -104,12 +104,24 @@ class PositionLogits(nn.Module):
 
 
 class QKNorm(nn.Module):
-    """RMS norm of each head's queries and keys: bounded logits at any learning rate.  [Dehghani et al. 2023]"""
+    """Layer norm of each head's queries and keys: bounded logits at any learning rate.  [Dehghani et al. 2023]"""
 
     def __init__(self, head_dim: int):
         super().__init__()
-        self.of_query = nn.RMSNorm(head_dim)
-        self.of_key = nn.RMSNorm(head_dim)
+        self.of_query = nn.LayerNorm(head_dim, bias=False)
+        self.of_key = nn.LayerNorm(head_dim, bias=False)
+
+
+def attend(q: Heads, k: Float[Tensor, "b heads m d"], v: Float[Tensor, "b heads m d"]) -> Heads:
+    """softmax(q k^T / sqrt(d)) v.
+
+    On a CPU that will need the gradient, in plain operations: the backward pass of the fused kernel is written for
+    memory, not speed, and takes 2.3 times as long at 192 tokens (measured: 20.0 against 8.8 ms a block).
+    """
+    if q.device.type == "cpu" and torch.is_grad_enabled() and q.requires_grad:
+        logits = torch.matmul(q * q.shape[-1] ** -0.5, k.transpose(-1, -2))
+        return torch.matmul(logits.softmax(dim=-1), v)
+    return F.scaled_dot_product_attention(q, k, v)
 
 
 def as_tokens(x: Features) -> Tokens:

@@ -5,11 +5,14 @@ from typing import Literal
 
 from drape.errors import ConfigError
 from drape.nets.body import PoseMaps
-from drape.nets.layers import FilmAt, Norm, Shortcut
+from drape.nets.layers import FilmAt, Norm, Resample, Shortcut
 
 Skips = Literal["concat", "concat-scaled", "add-scaled"]
 ClothSees = Literal["all", "no-time", "cloth"]
 Places = Literal["none", "image", "body"]
+AttendIn = Literal["every", "last"]
+Stage = Literal["encoder", "decoder"]
+STAGES: tuple[Stage, Stage] = ("encoder", "decoder")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,9 +25,11 @@ class ParallelUNetConfig:
     cloth_encoder_repeats   blocks per level; 0 from the level on where the stream stops
     cloth_decoder_repeats   blocks per level; 0 below the level where the stream stops (the paper truncates it after the
                             last block that feeds a cross-attention)
-    self_attention          levels whose every person block ends with self-attention (encoder and decoder)
+    self_attention          levels whose person blocks have self-attention (encoder and decoder)
     encoder_cross           (person level, cloth level) pairs: person blocks of that level read cloth blocks of this
     decoder_cross           the same for the decoder; a cloth level without decoder blocks offers its encoder blocks
+    attend_in               attention after `every` block of a level (paper) or the `last` one: a third less work in a small
+                            net whose convolutions are cheap
     head_dim                the paper does not give it; 128 gives the 8 heads at 1024 channels of Imagen
     embedding_dim           width of the conditioning vector and the pose tokens; not given, 512 meets both parameter
                             counts (reference: 1.13 B and 1.06 B)
@@ -34,7 +39,9 @@ class ParallelUNetConfig:
                             `concat-scaled`: the same, times 1/sqrt(2) (Imagen: faster convergence);
                             `add-scaled`: (x + skip) / sqrt(2), half the work in the decoder
     shortcut                `conv`: a 1x1 convolution always, as the paper says; `identity`: only where widths differ
-    norm                    `group` (paper) or `rms`, per pixel: no statistics over the image, and faster on a CPU
+    resample                `conv`: strided 3x3 down, nearest and 3x3 up; the paper does not say, Imagen does, and it meets
+                            the parameter counts; `light`: 2x2 down, 1x1 and nearest up
+    norm                    `group` (paper) or `layer`, per pixel: no statistics over the image, and five times faster on a CPU
     patch                   pixels a side moved into channels by the stem; the paper's 1 costs most at the finest level
     cloth_sees              `all`: the cloth stream is told the noise level, as in the paper; `no-time`: all but that, so
                             its keys and values are computed once per image; `cloth`: only what belongs to the cloth
@@ -42,7 +49,7 @@ class ParallelUNetConfig:
     places                  position encodings added to queries and keys of cross-attention: `none` (paper), `image`, or
                             `body`, places in the frame of shoulders and hips (nets.body), the shortest way to a warp
     pose_maps               joints (and limbs) drawn at the stem's resolution beside the person image; paper: `none`
-    qk_norm                 RMS norm of queries and keys
+    qk_norm                 layer norm of each head's queries and keys
     low_res                 whether the result of the stage before is an input: the 256 net
     """
 
@@ -54,11 +61,13 @@ class ParallelUNetConfig:
     self_attention: tuple[int, ...]
     encoder_cross: tuple[tuple[int, int], ...]
     decoder_cross: tuple[tuple[int, int], ...]
+    attend_in: AttendIn = "every"
     head_dim: int = 128
     embedding_dim: int = 512
     film_at: FilmAt = "input"
     skips: Skips = "concat"
     shortcut: Shortcut = "conv"
+    resample: Resample = "conv"
     norm: Norm = "group"
     patch: Literal[1, 2, 4] = 1
     cloth_sees: ClothSees = "all"
@@ -101,18 +110,24 @@ class ParallelUNetConfig:
         """Whether cloth features stay the same over the steps of a sampler."""
         return self.cloth_sees != "all"
 
-    def cloth_source(self, stage: Literal["encoder", "decoder"], level: int, block: int) -> tuple[str, int, int] | None:
+    def attends(self, level: int, block: int) -> bool:
+        """Whether this person block may have attention at all."""
+        return self.attend_in == "every" or block == self.repeats[level] - 1
+
+    def cloth_source(self, stage: Stage, level: int, block: int) -> tuple[Stage, int, int] | None:
         """(stage, level, block) of the cloth block that this person block reads, if it reads one.
 
         Block b reads block b: the paper's figure has the two streams side by side and says no more.  Where the
-        person stream has more blocks (256 net: 7 against 6), the cloth's last one serves the rest.
+        person stream has more blocks (256 net: 7 against 6), the cloth's last one serves the rest; where only the last
+        person block of a level reads, it reads the last.
         """
         cloth_level = dict(self.encoder_cross if stage == "encoder" else self.decoder_cross).get(level)
-        if cloth_level is None:
+        if cloth_level is None or not self.attends(level, block):
             return None
         from_decoder = stage == "decoder" and self.cloth_decoder_repeats[cloth_level] > 0
         repeats = self.cloth_decoder_repeats if from_decoder else self.cloth_encoder_repeats
-        return ("decoder" if from_decoder else "encoder"), cloth_level, min(block, repeats[cloth_level] - 1)
+        last = repeats[cloth_level] - 1
+        return ("decoder" if from_decoder else "encoder"), cloth_level, last if self.attend_in == "last" else min(block, last)
 
     def _check_lengths(self) -> None:
         for name in ("repeats", "cloth_channels", "cloth_encoder_repeats", "cloth_decoder_repeats"):
@@ -163,7 +178,7 @@ class ParallelUNetConfig:
         last = ("decoder", active[0], decoder[active[0]] - 1) if active else ("encoder", self.cloth_levels - 1, encoder[self.cloth_levels - 1] - 1)
         read = {
             self.cloth_source(stage, level, block)
-            for stage in ("encoder", "decoder")
+            for stage in STAGES
             for level in range(self.num_levels)
             for block in range(self.repeats[level])
         }

@@ -19,7 +19,7 @@ from drape.errors import DataError
 from drape.nets.attention import CrossAttention, KeysValues, SelfAttention, Tokens
 from drape.nets.body import body_places, image_places, num_maps, pose_maps
 from drape.nets.conditions import Conditions
-from drape.nets.config import ParallelUNetConfig
+from drape.nets.config import ParallelUNetConfig, Stage
 from drape.nets.embeddings import AttentionPool, JointTokens, Mixer, NoiseLevel, encode_places
 from drape.nets.layers import Downsample, Embedding, Features, Head, ResBlock, Stem, Upsample
 from drape.shapes import Image, PerSample, Pose
@@ -41,14 +41,16 @@ class ClothFeatures(NamedTuple):
 class PersonBlock(nn.Module):
     """Residual block, then self-attention and cross-attention where the level has them."""
 
-    def __init__(self, config: ParallelUNetConfig, level: int, in_channels: int, cloth_level: int | None):
+    def __init__(
+        self, config: ParallelUNetConfig, level: int, in_channels: int, attends: bool, cloth_level: int | None
+    ):
         super().__init__()
         channels = config.channels[level]
         shared = {"norm": config.norm, "qk_norm": config.qk_norm}
         self.res = res_block(config, in_channels, channels)
         self.self_attention = (
             SelfAttention(channels, config.embedding_dim, config.head_dim, **shared)
-            if level in config.self_attention
+            if attends and level in config.self_attention
             else None
         )
         position_dim = 0 if config.places == "none" else PLACE_DIM
@@ -119,7 +121,7 @@ class ClothStream(nn.Module):
         width = 2 if config.skips.startswith("concat") else 1
         self.skips = config.skips
         self.stem = Stem(3, channels[0], config.patch)
-        self.down = nn.ModuleList(Downsample(channels[i - 1], channels[i]) for i in levels[1:])
+        self.down = nn.ModuleList(Downsample(channels[i - 1], channels[i], config.resample) for i in levels[1:])
         self.encoder = nn.ModuleList(
             nn.ModuleList(res_block(config, channels[i], channels[i]) for _ in range(config.cloth_encoder_repeats[i]))
             for i in levels
@@ -130,7 +132,7 @@ class ClothStream(nn.Module):
             nn.ModuleList(res_block(config, width * channels[i], channels[i]) for _ in range(config.cloth_decoder_repeats[i]))
             for i in active
         )
-        self.up = nn.ModuleList(Upsample(channels[i + 1], channels[i]) for i in active[1:])
+        self.up = nn.ModuleList(Upsample(channels[i + 1], channels[i], config.resample) for i in active[1:])
 
     def forward(self, cloth: Features, embedding: Embedding) -> dict[tuple[str, int, int], Features]:
         """Output of every block, by (stage, level, block)."""
@@ -163,10 +165,10 @@ class ParallelUNet(nn.Module):
         self.conditioner = Conditioner(config)
         self.cloth_stream = ClothStream(config)
         self.stem = Stem(9 if config.low_res else 6, channels[0], config.patch, extra=num_maps(config.pose_maps))
-        self.down = nn.ModuleList(Downsample(channels[i - 1], channels[i]) for i in levels[1:])
+        self.down = nn.ModuleList(Downsample(channels[i - 1], channels[i], config.resample) for i in levels[1:])
         self.encoder = nn.ModuleList(self._blocks("encoder", i, channels[i]) for i in levels)
         self.decoder = nn.ModuleList(self._blocks("decoder", i, width * channels[i]) for i in reversed(levels))
-        self.up = nn.ModuleList(Upsample(channels[i], channels[i - 1]) for i in reversed(levels[1:]))
+        self.up = nn.ModuleList(Upsample(channels[i], channels[i - 1], config.resample) for i in reversed(levels[1:]))
         self.head = Head(channels[0], config.patch, config.norm)
 
     def forward(
@@ -182,21 +184,20 @@ class ParallelUNet(nn.Module):
         check_divisible("person", x_t, self.config.stride)
         embedding, joints = self.conditioner.person(log_snr, conditions)
         features = iter(cloth_features.blocks)
-        x, skips = self._stem(x_t, conditions), []
+        x, skips, places = self._stem(x_t, conditions), [], []
         for level, blocks in enumerate(self.encoder):
             if level > 0:
                 x = self.down[level - 1](x)
-            places = self._places(conditions.pose, x)
+            places.append(self._places(conditions.pose, x))
             for block in blocks:
-                x = block(x, embedding, joints, next(features) if block.cross_attention else None, places)
+                x = block(x, embedding, joints, next(features) if block.cross_attention else None, places[-1])
                 skips.append(x)
         for level, blocks in enumerate(self.decoder):
             if level > 0:
                 x = self.up[level - 1](x)
-            places = self._places(conditions.pose, x)
             for block in blocks:
                 x = join(self.config.skips, x, skips.pop())
-                x = block(x, embedding, joints, next(features) if block.cross_attention else None, places)
+                x = block(x, embedding, joints, next(features) if block.cross_attention else None, places[-1 - level])
         return self.head(x)
 
     def encode_cloth(self, conditions: Conditions, log_snr: PerSample | None = None) -> ClothFeatures:
@@ -215,10 +216,13 @@ class ParallelUNet(nn.Module):
             projected.append(attention.project(cloth, self._places(conditions.cloth_pose, cloth)))
         return ClothFeatures(tuple(projected))
 
-    def _blocks(self, stage, level: int, in_channels: int) -> nn.ModuleList:
-        cross = dict(self.config.encoder_cross if stage == "encoder" else self.config.decoder_cross)
-        repeats = range(self.config.repeats[level])
-        return nn.ModuleList(PersonBlock(self.config, level, in_channels, cross.get(level)) for _ in repeats)
+    def _blocks(self, stage: Stage, level: int, in_channels: int) -> nn.ModuleList:
+        blocks = nn.ModuleList()
+        for i in range(self.config.repeats[level]):
+            source = self.config.cloth_source(stage, level, i)
+            cloth_level = None if source is None else source[1]
+            blocks.append(PersonBlock(self.config, level, in_channels, self.config.attends(level, i), cloth_level))
+        return blocks
 
     def _cross_attentions(self):
         """(source of its cloth features, module) of every cross-attention, in the order they run."""
