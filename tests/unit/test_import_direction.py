@@ -19,8 +19,8 @@ ROWS = (
     {"errors", "shapes"},
     {"diffusion", "nets", "data"},
     {"mannequin"},
-    {"config", "presets", "checkpoint", "cascade", "conditioning", "sampling"},
-    {"training", "evaluation", "doctor", "pipeline"},
+    {"config", "presets", "checkpoint", "cascade", "conditioning", "sampling", "devices"},
+    {"training", "evaluation", "doctor", "pipeline", "bundled"},
     {"cli", "app"},
 )
 ROWS_THAT_MIX = {3, 4}
