@@ -24,7 +24,7 @@ from drape.data.loader import Reader, mirror
 from drape.data.sample import TryOnBatch, TryOnSample
 from drape.errors import DataError
 
-VERSION = 1
+VERSION = 2
 """Counts up when the bytes of a sample change for the same files and settings, so that old cache files are not used."""
 
 CHUNK = 8  # samples a worker sends at once

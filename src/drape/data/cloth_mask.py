@@ -85,7 +85,7 @@ def _cut_studio(distance: Plane, level: float) -> BoolMask:
     """What differs from one flat background colour by more than `level`; gaps between sleeve and body stay open."""
     rough = cv2.morphologyEx((distance > level).astype(np.uint8), cv2.MORPH_CLOSE, _disc(9))
     ground = cv2.morphologyEx((distance <= level / 3.5).astype(np.uint8), cv2.MORPH_OPEN, _disc(3))
-    opened = cv2.morphologyEx(rough & (1 - ground), cv2.MORPH_OPEN, _disc(3))
+    opened = cv2.morphologyEx(np.where(ground, 0, rough).astype(np.uint8), cv2.MORPH_OPEN, _disc(3))
     mask = _filled(_largest(opened), 0.002)
     # An edge lies where the distance has half its height; outside it is the halo of JPEG and antialiasing.
     rim = cv2.erode(mask.astype(np.uint8), np.ones((5, 5), np.uint8)) == 0
@@ -113,7 +113,9 @@ def _cut_photo(lab: Float[ndarray, "h w 3"], border: BoolMask) -> BoolMask:
 
 def _background_colours(border: Float[ndarray, "n 3"], middle: Float[ndarray, "m 3"]) -> Float[ndarray, "k 3"]:
     """The colours of the border, without those more common in the middle: there the cloth reaches the border."""
-    _, members, colours = cv2.kmeans(border, 5, None, (3, 20, 1.0), 1, cv2.KMEANS_PP_CENTERS)
+    _, members, colours = cv2.kmeans(
+        border, 5, np.zeros((len(border), 1), np.int32), (3, 20, 1.0), 1, cv2.KMEANS_PP_CENTERS
+    )
     share = np.bincount(members.ravel(), minlength=5) / len(border)
     apart = np.linalg.norm(middle[:, None] - colours, axis=2)
     near = np.bincount(apart.argmin(axis=1)[apart.min(axis=1) < 10], minlength=5) / len(middle)
@@ -124,7 +126,7 @@ def _background_colours(border: Float[ndarray, "n 3"], middle: Float[ndarray, "m
 def _grab_cut(lab: Float[ndarray, "h w 3"], seed: ndarray) -> BoolMask:
     image = np.round(cv2.cvtColor(lab, cv2.COLOR_LAB2BGR) * 255).clip(0, 255).astype(np.uint8)
     labels = seed.astype(np.uint8)
-    cv2.grabCut(image, labels, None, np.zeros((1, 65)), np.zeros((1, 65)), 4, cv2.GC_INIT_WITH_MASK)
+    cv2.grabCut(image, labels, (0, 0, 0, 0), np.zeros((1, 65)), np.zeros((1, 65)), 4, cv2.GC_INIT_WITH_MASK)
     cloth = ((labels == cv2.GC_FGD) | (labels == cv2.GC_PR_FGD)).astype(np.uint8)
     return _largest(cv2.morphologyEx(cv2.morphologyEx(cloth, cv2.MORPH_OPEN, _disc(3)), cv2.MORPH_CLOSE, _disc(5)))
 

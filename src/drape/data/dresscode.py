@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Bool, Float, UInt8
 from numpy import ndarray
 
-from drape.data.agnostic import agnostic_mask_dress, agnostic_mask_lower, agnostic_mask_paper, agnostic_mask_v32
+from drape.data.agnostic import agnostic_mask, agnostic_mask_dress, agnostic_mask_lower, agnostic_mask_paper
 from drape.data.files import Folders, read_pairs
 from drape.data.images import read_labels
 from drape.data.parse_labels import ATR_NAMES, ATR_TO_CIHP
@@ -103,7 +103,7 @@ class DressCode(FolderReader):
             return agnostic_mask_lower(files.full_parse)
         if self.category == "dresses":
             return agnostic_mask_dress(files.full_parse, files.full_joints)
-        mask_of = agnostic_mask_v32 if self.agnostic == "v3.2" else agnostic_mask_paper
+        mask_of = agnostic_mask if self.agnostic == "v3.2" else agnostic_mask_paper
         return mask_of(files.full_parse, files.full_joints)
 
     def _read_ids(self) -> list[tuple[str, str]]:

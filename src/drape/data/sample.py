@@ -9,6 +9,8 @@ from typing import Any, Literal
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
+from drape.errors import DataError
+
 ClothKind = Literal["flat", "worn"]
 """flat: a product photo.  worn: cut out of another photo of the same cloth, the pairs of Zhu et al. 2023."""
 
@@ -68,6 +70,13 @@ class TryOnBatch:
 
     def __len__(self) -> int:
         return len(self.person_id)
+
+    def need(self, name: str) -> Tensor:
+        """The tensor of this name.  Raises DataError if the reader was not asked for it."""
+        value = getattr(self, name)
+        if value is None:
+            raise DataError(f"the batch has no {name}. Ask the reader for it: fields=(..., {name!r}).")
+        return value
 
     def to(self, device: Any, *, non_blocking: bool = False) -> "TryOnBatch":
         """The batch with every tensor on `device`; words stay words."""

@@ -13,7 +13,7 @@ from typing import Literal
 from jaxtyping import Bool
 from numpy import ndarray
 
-from drape.data.agnostic import agnostic_mask_paper, agnostic_mask_v32, mask_of_gray
+from drape.data.agnostic import agnostic_mask, agnostic_mask_paper, mask_of_gray
 from drape.data.files import Folders, read_pairs
 from drape.data.images import read_mask, read_rgb
 from drape.data.reader import DEFAULT_FIELDS, Files, FolderReader, PoseSource, Setting, check_size
@@ -21,7 +21,7 @@ from drape.data.sample import ClothKind
 from drape.data.transforms import Size
 from drape.errors import ConfigError, DataError
 
-AGNOSTICS = {"v3.2": agnostic_mask_v32, "paper": agnostic_mask_paper}
+AGNOSTICS = {"v3.2": agnostic_mask, "paper": agnostic_mask_paper}
 LICENCE = "CC BY-NC 4.0"
 
 FOLDERS = {
@@ -48,6 +48,7 @@ class VitonHD(FolderReader):
     size, cloth_size  (height, width) of what comes out; the aspect ratio of the files must be kept
     fields            what to read; everything else of a record is None
     pose              "null" gives the null pose without opening a file
+    agnostic          "v3.2" is HR-VITON's mask and whatever it leaves of the cloth; "paper" the whole person's box
     mask              "computed" makes the agnostic mask from parse and joints, the same way everywhere;
                       "shipped" reads `agnostic-mask`, or finds the gray of `agnostic-v3.2` where that is missing
     setting           "counterfactual" is the exact answer to "unpaired": the person as they look in the
