@@ -7,8 +7,8 @@ folders agnostic-v3.2 and image-parse-agnostic-v3.2); `agnostic_mask` adds what 
 lower body pasted back.
 
 HR-VITON's pixel constants belong to 768 pixels of width; here they scale with width / 768, so any
-size works.  Joints are BODY_25 in pixels, (x, y, confidence); a joint with confidence 0, at (0, 0) or
-not finite counts as missing.  Nothing here writes into its arguments.
+size works.  Joints are BODY_25 in pixels, (x, y, confidence); a joint with confidence 0, at (0, 0), far
+outside or not finite counts as missing.  Nothing here writes into its arguments.
 """
 
 from collections.abc import Sequence
@@ -48,17 +48,17 @@ class _Brush:
         self._image = Image.new("L", (width, height))
         self._draw = ImageDraw.Draw(self._image)
 
-    def stroke(self, start: Point, end: Point, width: float) -> None:
+    def stroke(self, start: Point, end: Point, width: int) -> None:
         ends = (float(start[0]), float(start[1]), float(end[0]), float(end[1]))
         self._draw.line(ends, 255, width=max(1, round(width * self.scale)))
 
-    def ellipse(self, centre: Point, rx: float, ry: float) -> None:
-        (x, y), rx, ry = centre.tolist(), rx * self.scale, ry * self.scale
-        self._draw.ellipse((x - rx, y - ry, x + rx, y + ry), 255, 255)
+    def ellipse(self, centre: Point, rx: int, ry: int) -> None:
+        reach = np.array([rx, ry]) * self.scale
+        self._draw.ellipse((*(centre - reach).tolist(), *(centre + reach).tolist()), 255, 255)
 
-    def neck(self, joint: Point, half_width: float, height: float) -> None:
-        (x, y), half_width, height = joint.tolist(), half_width * self.scale, height * self.scale
-        self._draw.rectangle((x - half_width, y - height, x + half_width, y), 255, 255)
+    def neck(self, joint: Point, half_width: int, height: int) -> None:
+        start, end = joint - np.array([half_width, height]) * self.scale, joint + np.array([half_width, 0]) * self.scale
+        self._draw.rectangle((*start.tolist(), *end.tolist()), 255, 255)
 
     def polygon(self, corners: Sequence[Point]) -> None:
         self._draw.polygon([tuple(corner.tolist()) for corner in corners], 255, 255)
@@ -72,7 +72,7 @@ def agnostic_mask_v32(parse: Parse, joints: Joints) -> BoolMask:
 
     Without both shoulders there is no torso to draw: the answer is `agnostic_mask_paper`, which hides more.
     """
-    points = _completed(_visible(joints))
+    points = _completed(_visible(joints, parse.shape))
     if points is None:
         return agnostic_mask_paper(parse, joints)
     unit = _unit(points, parse.shape[1])
@@ -101,7 +101,7 @@ def agnostic_mask_paper(parse: Parse, joints: Joints) -> BoolMask:
     """
     hidden = _box(parse != labels.BACKGROUND)
     kept = is_any(parse, (*labels.HEAD, *labels.LOWER_BODY))
-    points = _completed(_visible(joints))
+    points = _completed(_visible(joints, parse.shape))
     if points is not None:
         kept |= _hands(parse, points)
     return hidden & ~kept
@@ -113,7 +113,7 @@ def parse_agnostic_v32(parse: Parse, joints: Joints) -> Parse:
     Without both shoulders no hand is known, and the arms go whole.
     """
     gone = is_any(parse, (*labels.UPPER_CLOTHES, labels.NECK, *ARMS))
-    points = _completed(_visible(joints))
+    points = _completed(_visible(joints, parse.shape))
     if points is not None:
         gone &= ~_hands(parse, points)
     return np.where(gone, np.uint8(labels.BACKGROUND), parse)
@@ -131,7 +131,7 @@ def agnostic_mask_dress(parse: Parse, joints: Joints) -> BoolMask:
     nothing_below = np.where(is_any(parse, below), np.uint8(labels.DRESS), parse)
     hidden = agnostic_mask_v32(nothing_below, joints) | _box(is_any(parse, below))
     kept = is_any(parse, (*labels.HEAD, *labels.SHOES))
-    points = _completed(_visible(joints))
+    points = _completed(_visible(joints, parse.shape))
     if points is not None:
         kept |= _hands(parse, points)
     return hidden & ~kept
@@ -162,9 +162,12 @@ def _box(mask: BoolMask) -> BoolMask:
     return box
 
 
-def _visible(joints: Joints) -> Points:
-    """The joints that were found, as float64 points."""
-    found = np.isfinite(joints).all(axis=1) & (joints[:, 2] > 0) & (joints[:, :2] != 0).any(axis=1)
+def _visible(joints: Joints, shape: tuple[int, ...]) -> Points:
+    """The joints that were found, as float64 points; those more than an image away from the image are nonsense."""
+    size = np.array([shape[1], shape[0]])
+    with np.errstate(invalid="ignore"):
+        near = ((joints[:, :2] >= -size) & (joints[:, :2] <= 2 * size)).all(axis=1)
+    found = near & (joints[:, 2] > 0) & (joints[:, :2] != 0).any(axis=1)
     return {int(index): joints[index, :2].astype(np.float64) for index in np.flatnonzero(found)}
 
 

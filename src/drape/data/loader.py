@@ -8,7 +8,7 @@ import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import lru_cache
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -24,6 +24,7 @@ from drape.data.sample import TENSOR_FIELDS, WORD_FIELDS, TryOnBatch, TryOnSampl
 from drape.errors import DataError
 
 
+@runtime_checkable
 class Reader(Protocol):
     """What the readers of all layouts have in common."""
 
