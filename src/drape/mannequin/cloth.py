@@ -77,13 +77,13 @@ def sample_cut(rng: np.random.Generator, kind: str | None = None) -> Cut:
         length = float(rng.uniform(0.20, 0.26))
     ease = {"tank": (0.0, 0.016), "tee": (0.002, 0.030), "longsleeve": (0.0, 0.014), "shirt": (0.008, 0.028),
             "polo": (0.004, 0.02), "sweater": (0.008, 0.032), "hoodie": (0.016, 0.036)}[kind]  # fmt: skip
-    crop = kind in ("tank", "tee", "longsleeve", "sweater") and rng.uniform() < 0.15
+    crop = kind in ("tank", "tee", "longsleeve", "sweater") and rng.uniform() < 0.12
     amount = float(rng.uniform(*ease))
     return Cut(
         kind=kind,
         neckline=str(rng.choice(necks)),
         sleeve=length,
-        hem=float(rng.uniform(1.00, 1.05) if crop else rng.uniform(0.845, 0.935)),
+        hem=float(rng.uniform(0.98, 1.03) if crop else rng.uniform(0.862, 0.925)),
         hem_curve=float(rng.uniform(0.02, 0.05) if kind == "shirt" else 0.0),
         ease=amount,
         flare=float(rng.uniform(0.2, 0.9)) * amount,
@@ -198,7 +198,7 @@ def _sheet(points: Array, piece: float) -> ClothMesh:
     ones = np.ones(len(p))
     side = np.clip((p[:, 2] + 0.02) / 0.02, -1.0, 1.0)
     traits = np.stack([p[:, 0], p[:, 1], 0 * ones, 0 * ones, 0 * ones, ones, ones, edge + 0.03, side, piece * ones], 1)
-    flat = np.stack([p[:, 0] * 1.12, p[:, 1], p[:, 2]], 1)
+    flat = np.stack([p[:, 0] * 1.12, p[:, 1], p[:, 2] + 0.05], 1)  # pieces lie on top
     weights = skin_weights(np.minimum(p, [9.0, 1.465, 9.0]))
     return ClothMesh(p, weights, triangles, flat, ones, traits.astype(np.float32))
 
@@ -226,8 +226,8 @@ def _collar() -> ClothMesh:
     z = -0.014 + (0.070 + 0.030 * r) * np.cos(angle)
     y = (1.432 + 0.038 * back) * (1 - r) + (1.408 + 0.016 * back - 0.040 * point) * r + 0.012 * np.sin(np.pi * r)
     p = np.stack([x, y, z], -1).reshape(-1, 3)
-    p = _off_cloth(p, 0.007)
-    return _sheet(p.reshape(*t.shape, 3)[:, ::-1], 1.0)
+    p = _off_cloth(p, 0.011)
+    return _sheet(p.reshape(*t.shape, 3), 1.0)
 
 
 @lru_cache(maxsize=1)
@@ -242,4 +242,4 @@ def _hood() -> ClothMesh:
     x = (ring_x + thick * np.cos(o)) * np.sin(a)
     z = -0.014 + (ring_z + thick * np.cos(o)) * np.cos(a)
     y = 1.408 + 0.052 * back + 0.022 * np.sin(a) ** 2 + tall * np.sin(o)
-    return _sheet(np.stack([x, y, z], -1)[:, ::-1], 2.0)
+    return _sheet(np.stack([x, y, z], -1), 2.0)

@@ -197,7 +197,7 @@ def _run(out: Path, recipe: Recipe, textures: Textures, todo: list[tuple[str, in
             yield None
         return
     with multiprocessing.get_context("spawn").Pool(workers, _ignore_interrupts) as pool:
-        for _ in pool.imap_unordered(_make, tasks, chunksize=4):
+        for _ in pool.imap_unordered(_make, tasks, chunksize=16):
             yield None
 
 

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+import numba
 import numpy as np
 
 from drape.mannequin import raster
@@ -151,18 +152,23 @@ def _back_colours(cloth: Cloth, mesh: ClothMesh) -> Array32:
     return rgb
 
 
-def _spread(albedo: Array32, inside: np.ndarray) -> Array32:
-    """Albedo continued a few pixels beyond the outline, so that bilinear reads at the edge see cloth only."""
-    image, known = albedo.copy(), inside.copy()
-    for _ in range(4):
-        total, count = np.zeros_like(image), np.zeros(known.shape, np.float32)
-        for dy, dx in ((0, 1), (0, -1), (1, 0), (-1, 0)):
-            shifted = np.roll(known, (dy, dx), (0, 1))
-            total += np.roll(image, (dy, dx), (0, 1)) * shifted[..., None]
-            count += shifted
-        new = ~known & (count > 0)
-        image[new] = total[new] / count[new][:, None]
-        known |= new
+@numba.njit(cache=True, nogil=True)
+def _spread(albedo, inside):
+    """Albedo continued four pixels beyond the outline, so that bilinear reads at the edge see cloth only."""
+    height, width = inside.shape
+    image = albedo.copy()
+    for y in range(height):
+        for x in range(width):
+            if inside[y, x]:
+                continue
+            best, row, column = 1000, 0, 0
+            for dy in range(max(-4, -y), min(4, height - 1 - y) + 1):
+                for dx in range(max(-4, -x), min(4, width - 1 - x) + 1):
+                    if dy * dy + dx * dx < best and inside[y + dy, x + dx]:
+                        best, row, column = dy * dy + dx * dx, y + dy, x + dx
+            if best < 1000:
+                for k in range(3):
+                    image[y, x, k] = albedo[row, column, k]
     return image
 
 

@@ -182,7 +182,7 @@ def solve_arm(arm: Arm, figure: Figure) -> tuple[Array, Array, Array]:
     upper, fore = UPPER_ARM * figure.reach, FOREARM * figure.reach
     rest, wrist = shoulder_of(figure), np.array(arm.wrist)
     raised = np.clip((wrist[1] - rest[1] + 0.15) / 0.5, 0.0, 1.0)
-    shoulder = rest + raised * np.array([-0.018, 0.030, 0.0])
+    shoulder = rest + raised * np.array([-0.018, 0.030, 0.0]) - (1 - raised) * np.array([0.010, 0.014, 0.0])
     reach = wrist - shoulder
     distance = np.clip(np.linalg.norm(reach), 0.16, 0.992 * (upper + fore))
     direction = _unit(reach)
@@ -203,6 +203,11 @@ class Skeleton(NamedTuple):
         """Linear blend skinning of deformed rest positions."""
         blended = (weights @ self.maps.reshape(len(self.maps), 12)).reshape(-1, 3, 4)
         return np.einsum("nij,nj->ni", blended[:, :, :3], p) + blended[:, :, 3]
+
+    def carry(self, p: Array, bone: str) -> Array:
+        """Deformed rest positions that belong to one bone alone."""
+        m = self.maps[BONES.index(bone)]
+        return p @ m[:, :3].T + m[:, 3]
 
 
 def _arm_maps(arm: Arm, figure: Figure) -> tuple[list[Array], dict[str, Array]]:

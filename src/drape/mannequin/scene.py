@@ -1,6 +1,7 @@
 """People and their surroundings: everything about a picture except the cloth."""
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 
@@ -81,6 +82,7 @@ def sample_person(rng: np.random.Generator) -> Person:
     return person
 
 
+@lru_cache(maxsize=4)
 def backdrop(seed: int, size: tuple[int, int]) -> Array32:
     """A studio wall, a gradient or a room, (h, w, 3) in [0, 1]."""
     rng = np.random.Generator(np.random.PCG64(seed))
@@ -122,6 +124,7 @@ def _cover(image: Array32, alpha: Array32, colour: np.ndarray) -> None:
     image += alpha[..., None].astype(np.float32) * (colour.astype(np.float32) - image)
 
 
+@lru_cache(maxsize=4)
 def face_paint(person: Person, side: int = 96) -> Array32:
     """Colours of the front of the head, (side * 5 / 4, side, 3): x in [-0.09, 0.09], y from 0.1125 down."""
     h, w = side * 5 // 4, side

@@ -1,6 +1,6 @@
 """From a person and a cloth to posed triangles: everything the rasteriser needs, in one mesh."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import numpy as np
@@ -12,8 +12,8 @@ from drape.mannequin.cloth import Cut, covered
 from drape.mannequin.fabric import Array32
 from drape.mannequin.flat import FlatCloth
 from drape.mannequin.implicit import Array
+from drape.mannequin.light import CLOTH, FACE, HAIR, LOWER
 from drape.mannequin.rig import (
-    BONES,
     Skeleton,
     arm_coordinates,
     arm_share,
@@ -25,7 +25,7 @@ from drape.mannequin.rig import (
 )
 from drape.mannequin.scene import Person
 
-SKIN, FACE, HAIR, LOWER, CLOTH = range(5)  # materials
+SKIN = 0  # materials; the others are named in light.py
 CAMERA = 3.6  # metres from the camera to the person's axis
 
 
@@ -61,6 +61,12 @@ class Stage:
     joints: dict[str, tuple[float, float]]
 
 
+@lru_cache(maxsize=4)
+def skeleton_of(person: Person) -> Skeleton:
+    """The posed bones of a person."""
+    return build_skeleton(person.pose, person.figure)
+
+
 @lru_cache(maxsize=1)
 def _body() -> tuple[Array, NDArray[np.int32], Array, NDArray[np.uint8], NDArray[np.uint8]]:
     """Rest vertices of the body with weights, parse labels and DensePose parts."""
@@ -74,12 +80,6 @@ def _body() -> tuple[Array, NDArray[np.int32], Array, NDArray[np.uint8], NDArray
     upper = arm_coordinates(p)[:, 0] < UPPER_ARM
     limb = np.where(left, np.where(front, 15, 17), np.where(front, 16, 18)) + np.where(upper, 0, 4)
     return p, mesh.triangles, skin_weights(p), label.astype(np.uint8), np.where(arm, limb, trunk).astype(np.uint8)
-
-
-def _one_bone(name: str, count: int) -> Array:
-    weights = np.zeros((count, len(BONES)))
-    weights[:, BONES.index(name)] = 1.0
-    return weights
 
 
 def _part(world: Array, triangles: NDArray[np.int32], colour: Array, material: int, label: object, densepose: object,
@@ -105,52 +105,66 @@ def _bare(cut: Cut) -> Array:
     return np.where((p[:, 1] < 1.03) & (densepose < 11), -1.0, keep)
 
 
-def skin_parts(person: Person, skeleton: Skeleton, cut: Cut | None) -> list[Part]:
-    """Body, hands and head; skin well below the cloth is left out, so that it cannot poke through."""
-    figure, skin = person.figure, np.array(person.skin)
+@lru_cache(maxsize=2)
+def _bare_parts(person: Person) -> tuple[Part, ...]:
+    """Body, hands, head and hair, whole; the same whatever is worn."""
+    skeleton, figure, skin = skeleton_of(person), person.figure, np.array(person.skin)
     p, triangles, weights, label, densepose = _body()
-    keep = None if cut is None else _bare(cut)
     tone = skin * (1.0 + 0.03 * np.sin(p[:, :1] * 31 + p[:, 1:2] * 17))
-    parts = [_part(skeleton.apply(deform(p, figure), weights), triangles, tone, SKIN, label, densepose, keep=keep)]
+    parts = [_part(skeleton.apply(deform(p, figure), weights), triangles, tone, SKIN, label, densepose)]
     hand = rest_mesh("hand")
     at = hand_positions(hand.vertices, figure)
-    shade = skin * (1 - 0.16 * np.exp(-((hand.vertices[:, :1] - 0.165) / 0.012) ** 2) + 0 * at[:, :1])
-    left = skeleton.apply(at, _one_bone("l_hand", len(at)))
-    right = skeleton.apply(at * MIRROR, _one_bone("r_hand", len(at)))
+    shade = skin * (1 - 0.16 * np.exp(-(((hand.vertices[:, :1] - 0.165) / 0.012) ** 2)))
+    left, right = skeleton.carry(at, "l_hand"), skeleton.carry(at * MIRROR, "r_hand")
     parts.append(_part(left, hand.triangles, shade, SKIN, 14, 4))
     parts.append(_part(right, np.ascontiguousarray(hand.triangles[:, ::-1]), shade, SKIN, 15, 3))
     head = rest_mesh("head")
     v = head.vertices
-    world = skeleton.apply(HEAD + figure.head * v, _one_bone("head", len(v)))
     place = np.stack([(v[:, 0] + 0.09) / 0.18, (0.1125 - v[:, 1]) / 0.225, v[:, 2], v[:, 1]], 1)
+    world = skeleton.carry(HEAD + figure.head * v, "head")
     parts.append(_part(world, head.triangles, skin, FACE, 13, np.where(v[:, 0] > 0, 24, 23), place))
-    return parts
-
-
-def worn_parts(person: Person, skeleton: Skeleton, flat: FlatCloth, cut: Cut) -> list[Part]:
-    """Hair, lower clothes and the cloth."""
-    parts = []
-    figure = person.figure
     if person.hair_style != "bald":
-        hair = rest_mesh(person.hair_style)
-        v = hair.vertices
-        strand = np.arctan2(v[:, :1], v[:, 2:] + 0.02)
-        tone = 1 + 0.10 * np.sin(strand * 23 + 9 * v[:, 1:2]) + 0.07 * np.sin(strand * 51 + 4) - 0.10 * (v[:, 1:2] < -0.1)
-        world = skeleton.apply(HEAD + figure.head * v, _one_bone("head", len(v)))
-        parts.append(_part(world, hair.triangles, np.array(person.hair_colour) * tone, HAIR, 2, 0))
-    lower = rest_mesh("skirt" if person.lower == "skirt" else "lower")
-    v = lower.vertices
-    keep = 0.012 - covered(v, cut) * (v[:, 1] > 0.8)
+        parts.append(_hair(person, skeleton))
+    return tuple(parts)
+
+
+def _hair(person: Person, skeleton: Skeleton) -> Part:
+    hair = rest_mesh(person.hair_style)
+    v = hair.vertices
+    strand = np.arctan2(v[:, :1], v[:, 2:] + 0.02)
+    tone = 1 + 0.10 * np.sin(strand * 23 + 9 * v[:, 1:2]) + 0.07 * np.sin(strand * 51 + 4) - 0.10 * (v[:, 1:2] < -0.1)
+    world = skeleton.carry(HEAD + person.figure.head * v, "head")
+    return _part(world, hair.triangles, np.array(person.hair_colour) * tone, HAIR, 2, 0)
+
+
+@lru_cache(maxsize=2)
+def _lower(person: Person) -> Part:
+    """Trousers or skirt, whole."""
+    mesh = rest_mesh("skirt" if person.lower == "skirt" else "lower")
+    v = mesh.vertices
     colour = np.array(person.lower_colour) * _lower_detail(person, v)
-    moved = deform(v, figure)
-    parts.append(_part(skeleton.apply(moved, skin_weights(v)), lower.triangles, colour, LOWER,
-                       12 if person.lower == "skirt" else 9, 0, np.concatenate([0 * v[:, :2], v[:, :2]], 1), keep))  # fmt: skip
+    world = skeleton_of(person).apply(deform(v, person.figure), skin_weights(v))
+    place = np.concatenate([0 * v[:, :2], v[:, :2]], 1)
+    return _part(world, mesh.triangles, colour, LOWER, 12 if person.lower == "skirt" else 9, 0, place)
+
+
+def undressed_parts(person: Person) -> list[Part]:
+    """Body, hands and head, nothing hidden."""
+    return list(_bare_parts(person)[:4])
+
+
+def dressed_parts(person: Person, flat: FlatCloth, cut: Cut) -> list[Part]:
+    """Everything one sees; what lies well below a cloth is left out, so that it cannot poke through."""
+    body, *others = _bare_parts(person)
+    lower = _lower(person)
+    v = rest_mesh("skirt" if person.lower == "skirt" else "lower").vertices
+    lower = replace(lower, keep=(0.012 - covered(v, cut) * (v[:, 1] > 0.8)).astype(np.float32))
     mesh = flat.mesh
-    world = skeleton.apply(deform(mesh.rest, figure, is_cloth=True), mesh.weights)
+    world = skeleton_of(person).apply(deform(mesh.rest, person.figure, is_cloth=True), mesh.weights)
     place = np.concatenate([flat.texture, mesh.rest[:, :2]], 1)
-    traits = np.stack([mesh.flat[:, 2], np.where(mesh.traits[:, 9] > 0, 1.0, mesh.traits[:, 8])], 1)
-    parts.append(_part(world, mesh.triangles, flat.back, CLOTH, 5, 0, place, mesh.keep, traits))
-    return parts
+    pile = np.stack([mesh.flat[:, 2], np.where(mesh.traits[:, 9] > 0, 1.0, mesh.traits[:, 8])], 1)
+    cloth = _part(world, mesh.triangles, flat.back, CLOTH, 5, 0, place, mesh.keep, pile)
+    return [replace(body, keep=_bare(cut).astype(np.float32)), *others, lower, cloth]
 
 
 def _lower_detail(person: Person, v: Array) -> Array:
@@ -172,12 +186,12 @@ def project(person: Person, world: Array, size: tuple[int, int]) -> Array32:
     return np.stack([x, y, world[:, 2]], 1).astype(np.float32)
 
 
-def assemble(person: Person, parts: list[Part], skeleton: Skeleton, size: tuple[int, int]) -> Stage:
+def assemble(person: Person, parts: list[Part], size: tuple[int, int]) -> Stage:
     """One mesh from the parts, seen by the camera."""
     offsets = np.cumsum([0, *(len(p.world) for p in parts)])
     triangles = np.concatenate([p.triangles + o for p, o in zip(parts, offsets[:-1], strict=True)]).astype(np.int32)
     world = np.concatenate([p.world for p in parts])
-    joints = {name: project(person, at[None], size)[0] for name, at in skeleton.joints.items()}
+    joints = {name: project(person, at[None], size)[0] for name, at in skeleton_of(person).joints.items()}
     return Stage(
         points=project(person, world, size),
         triangles=triangles,
@@ -191,8 +205,3 @@ def assemble(person: Person, parts: list[Part], skeleton: Skeleton, size: tuple[
         keep=np.concatenate([p.keep for p in parts]),
         joints={name: (float(at[0]), float(at[1])) for name, at in joints.items()},
     )
-
-
-def skeleton_of(person: Person) -> Skeleton:
-    """The posed bones of a person."""
-    return build_skeleton(person.pose, person.figure)
