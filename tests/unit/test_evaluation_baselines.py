@@ -124,9 +124,17 @@ def test_true_warp_shows_the_cloth_where_there_is_one_and_the_truth_elsewhere():
     y, x = torch.meshgrid((torch.arange(12) * 2 + 0.5) / 24, (torch.arange(9) * 2 + 0.5) / 18, indexing="ij")
     warp = torch.stack([x, y])
     warp[:, 6:] = float("nan")
-    found = true_warp(truth, cloth, warp)
-    torch.testing.assert_close(found[:, :6], cloth[:, ::2, ::2][:, :6])
+    found = true_warp(truth, cloth, torch.ones(1, 24, 18), warp)
+    torch.testing.assert_close(found[:, 1:6, 1:], cloth[:, 2:12:2, 2::2])  # the rim of the cloth is left out
     assert torch.equal(found[:, 6:], truth[:, 6:])
+
+
+def test_true_warp_never_shows_the_background_of_the_cloth():
+    truth, cloth, mask = torch.zeros(3, 12, 9), torch.ones(3, 24, 18), torch.zeros(1, 24, 18)
+    mask[:, 4:20, 4:14] = 1
+    cloth[:, 4:20, 4:14] = -0.5
+    found = true_warp(truth, cloth, mask, torch.rand(2, 12, 9))
+    torch.testing.assert_close(found, torch.full_like(found, -0.5))
 
 
 def test_shape_context_ignores_position_and_size():

@@ -27,8 +27,8 @@ Points = Float[ndarray, "n 2"]  # (row, column) in pixels
 
 CONTOUR_POINTS = 80
 PLACE = 1.0  # weight of lying in the same place beside having the same surroundings
-SMOOTHING = 0.01  # of the spline, in squared spreads of a contour: some points are always matched wrongly
-SHORT_SLEEVE, LONG_SLEEVE = 0.12, 0.4  # area of a flat cloth beside its trunk, as a share of the trunk
+SMOOTHING = 1.0  # of the spline, in squared spreads of a contour: some points are always matched wrongly
+GAP, WIDE, NARROW, STICKS_OUT = 0.97, 0.92, 0.8, 1.15  # what tells sleeves in a silhouette, see covered_parts
 
 
 def mean_colour(sample: TryOnSample) -> Float[Tensor, "3 h w"]:
@@ -56,39 +56,37 @@ def warped_cloth(sample: TryOnSample) -> Float[Tensor, "3 h w"]:
     return torch.from_numpy(painted)
 
 
-def true_warp(truth: Float[Tensor, "3 h w"], cloth: Float[Tensor, "3 hc wc"], warp: Float[Tensor, "2 h w"]) -> Tensor:
-    """The true image with every dressed pixel replaced by the flat cloth's pixel it shows: no shading, no folds.
+def true_warp(truth: Tensor, cloth: Tensor, cloth_mask: Tensor, warp: Tensor) -> Float[Tensor, "3 h w"]:
+    """The true image with every dressed pixel replaced by the pixel of the flat cloth that it shows, unshaded.
 
-    It knows everything but the light, so it is about the best that moving pixels can do.
+    warp   (2, h, w), for each pixel the x and y in the cloth's image, in [0, 1]; NaN where it shows no cloth
+    It knows everything but light and folds, so it is about the best that moving pixels can do.
     """
     height, width = cloth.shape[1:]
     dressed = ~warp.isnan().any(dim=0)
     x, y = warp[:, dressed].double().numpy()
     source = np.stack([y * height - 0.5, x * width - 0.5], axis=1)
     painted = truth.clone()
-    painted[:, dressed] = torch.from_numpy(_sample(cloth.numpy(), source))
+    painted[:, dressed] = torch.from_numpy(_sample(_spread(cloth.numpy(), cloth_mask[0].bool().numpy()), source))
     return painted
 
 
 def covered_parts(cloth_mask: BoolMask) -> tuple[int, ...]:
-    """The body parts that a flat cloth of this silhouette covers: trunk, upper arms, lower arms.
+    """The body parts that a flat cloth of this silhouette covers: the trunk, and arms as far as its sleeves reach.
 
-    The trunk of a flat cloth is the strip of columns that its lower half fills in the middle; what lies beside the
-    strip is sleeves.
+    Long sleeves hang beside the trunk with a gap between, or folded against it, which makes the cloth as wide as it is
+    long; short ones stick out of the upper half.
     """
     rows, columns = np.nonzero(cloth_mask)
-    lower = rows > (rows.min() + rows.max()) / 2
-    middle = int(np.median(columns[lower]))
-    left, right = [], []
-    for row in np.unique(rows[lower]):
-        if cloth_mask[row, middle]:
-            gaps = np.flatnonzero(~cloth_mask[row])
-            left.append(max(gaps[gaps < middle], default=-1))
-            right.append(min(gaps[gaps > middle], default=cloth_mask.shape[1]))
-    trunk = (columns > np.median(left)) & (columns < np.median(right))
-    sleeves = (~trunk).sum() / trunk.sum()
-    arms = () if sleeves < SHORT_SLEEVE else UPPER_ARMS if sleeves < LONG_SLEEVE else (*UPPER_ARMS, *LOWER_ARMS)
-    return (*TORSO, *arms)
+    box = cloth_mask[rows.min() : rows.max() + 1, columns.min() : columns.max() + 1]
+    height, width = box.shape
+    extent = np.array([np.ptp(np.flatnonzero(row)) + 1 if row.any() else 0 for row in box])
+    lower = slice(int(0.6 * height), int(0.9 * height) + 1)
+    if np.median(box[lower].sum(axis=1) / np.maximum(extent[lower], 1)) < GAP or width / height > WIDE:
+        long = extent[lower].min() >= NARROW * width
+        return (*TORSO, *UPPER_ARMS, *LOWER_ARMS) if long else (*TORSO, *UPPER_ARMS)
+    has_sleeves = extent[: height // 2].max() > STICKS_OUT * np.median(extent[lower])
+    return (*TORSO, *UPPER_ARMS) if has_sleeves else TORSO
 
 
 def spline(target: Points, source: Points) -> Callable[[Points], Points]:
