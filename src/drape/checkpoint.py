@@ -98,7 +98,7 @@ def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         start = path.read_bytes()[:4]
         if start[:2] in (b"PK", b"\x80\x02", b"\x80\x04", b"\x80\x05"):
             raise CheckpointError(
-                f"{path} is a pickle, and drape loads none because a pickle can run code. Convert it to safetensors first."
+                f"{path} is a pickle; drape loads none because a pickle can run code. Convert it to safetensors."
             ) from error
         raise CheckpointError(f"{path} is damaged or no safetensors file ({error}). Copy or train it again.") from error
 
@@ -115,17 +115,23 @@ def load_into(net: nn.Module, tensors: Mapping[str, Tensor], origin: str) -> Non
     ]
     if problems:
         more = f" (and {len(problems) - 3} more)" if len(problems) > 3 else ""
-        raise CheckpointError(f"{origin} does not fit the net: {'; '.join(problems[:3])}{more}. Use the preset it was trained with.")
+        raise CheckpointError(
+            f"{origin} does not fit the net: {'; '.join(problems[:3])}{more}. Use the preset it was trained with."
+        )
     net.load_state_dict(dict(tensors))
 
 
-def save_checkpoint(folder: Path, images_seen: int, tensors: Mapping[str, Tensor], state: Mapping[str, Any], keep: int = 2) -> Path:
+def save_checkpoint(
+    folder: Path, images_seen: int, tensors: Mapping[str, Tensor], state: Mapping[str, Any], keep: int = 2
+) -> Path:
     """Write checkpoint `folder`/`images_seen` in one rename, then delete all but the newest `keep`."""
     target = folder / f"{images_seen:012d}"
     part = folder / f".{target.name}.part"
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir(parents=True)
-    save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, part / "state.safetensors")
+    save_file(
+        {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, part / "state.safetensors"
+    )
     (part / "state.json").write_text(json.dumps(dict(state), indent=1), encoding="utf-8")
     for file in part.iterdir():
         _fsync(file)
@@ -144,7 +150,9 @@ def load_checkpoint(target: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     try:
         return tensors, json.loads((target / "state.json").read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise CheckpointError(f"{target / 'state.json'} is damaged ({error}). Delete {target} to resume from the one before.") from error
+        raise CheckpointError(
+            f"{target / 'state.json'} is damaged ({error}). Delete {target} to resume from the one before."
+        ) from error
 
 
 def checkpoints(folder: Path) -> list[Path]:
@@ -157,7 +165,9 @@ def _find_weights(path: Path) -> Path:
         return path
     found = sorted(path.glob("*" + INDEX_SUFFIX)) or sorted(path.glob("*.safetensors"))
     if len(found) != 1:
-        raise CheckpointError(f"{path} holds {len(found)} weight files, expected one. Name the .safetensors file itself.")
+        raise CheckpointError(
+            f"{path} holds {len(found)} weight files, expected one. Name the .safetensors file itself."
+        )
     return found[0]
 
 

@@ -12,7 +12,6 @@ from drape.config import RunConfig
 from drape.data.sample import TryOnBatch
 from drape.diffusion.prediction import add_noise
 from drape.diffusion.schedule import CosineSchedule
-from drape.errors import DataError
 from drape.nets.conditions import Conditions
 
 LEVELS = CosineSchedule()  # a noise-augmentation level is a time of this schedule, whatever the run's own
@@ -27,17 +26,14 @@ def conditions_of(
     noise    one tensor per conditioning image, or none at all for clean conditions
     Raises DataError if the batch lacks a modality the net needs.
     """
-    images = {"agnostic": batch.agnostic, "cloth": batch.cloth}
-    if config.net.low_res:
-        images["low_res"] = batch.low_res
-    absent = [name for name, image in {**images, "pose": batch.pose}.items() if image is None]
-    if absent:
-        raise DataError(f"the batch has no {', '.join(absent)}, which this net is conditioned on. Ask the reader for these fields.")
-    log_snr = LEVELS.log_snr(levels.to(batch.person.device))
+    names = ["agnostic", "cloth"] + ["low_res"] * config.net.low_res
+    images = {name: batch.need(name) for name in names}
+    pose = batch.need("pose")
+    log_snr = LEVELS.log_snr(levels.to(pose.device))
     if noise:
         images = {
             name: add_noise(image, eps.to(image.device), log_snr[:, column])
             for column, ((name, image), eps) in enumerate(zip(images.items(), noise, strict=True))
         }
-    cloth_pose = batch.cloth_pose if batch.cloth_pose is not None else torch.zeros_like(batch.pose)
-    return Conditions(**images, pose=batch.pose, cloth_pose=cloth_pose, noise_aug=log_snr)
+    cloth_pose = batch.cloth_pose if batch.cloth_pose is not None else torch.zeros_like(pose)
+    return Conditions(**images, pose=pose, cloth_pose=cloth_pose, noise_aug=log_snr)

@@ -42,7 +42,9 @@ class DiffusionConfig:
 
     def __post_init__(self) -> None:
         if self.schedule == "linear" and self.shift:
-            raise ConfigError("diffusion.shift is on but only the cosine schedule can be shifted. Set diffusion.shift=false.")
+            raise ConfigError(
+                "diffusion.shift is on but only the cosine schedule can be shifted. Set diffusion.shift=false."
+            )
         if self.gamma <= 0 or self.mask_weight <= 0:
             raise ConfigError(f"diffusion: gamma {self.gamma} and mask_weight {self.mask_weight} must be above 0.")
 
@@ -92,7 +94,9 @@ class DataConfig:
         if not 0 <= self.flip <= 1:
             raise ConfigError(f"data.flip is {self.flip}, a probability must lie in [0, 1].")
         if self.settings not in (("paired",), ("paired", "counterfactual")):
-            raise ConfigError(f'data.settings is {list(self.settings)}. Use ["paired"] or ["paired", "counterfactual"].')
+            raise ConfigError(
+                f'data.settings is {list(self.settings)}. Use ["paired"] or ["paired", "counterfactual"].'
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -238,7 +242,7 @@ def _replace(config: RunConfig, path: list[str], value: Any) -> RunConfig:
 
 
 def _reject_unknown_keys(kind: type, data: dict[str, Any], prefix: str) -> None:
-    known = {f.name: f for f in fields(kind)}  # type: ignore[arg-type]
+    known = {f.name: f for f in fields(kind)}
     hints = get_type_hints(kind)
     for key, value in data.items():
         if key not in known:
@@ -251,7 +255,7 @@ def _reject_unknown_keys(kind: type, data: dict[str, Any], prefix: str) -> None:
 
 def required_keys(kind: type) -> list[str]:
     """The keys of a config that have no default."""
-    return [f.name for f in fields(kind) if f.default is MISSING and f.default_factory is MISSING]  # type: ignore[arg-type]
+    return [f.name for f in fields(kind) if f.default is MISSING and f.default_factory is MISSING]
 
 
 def read_config(path: Path) -> RunConfig:
@@ -259,7 +263,9 @@ def read_config(path: Path) -> RunConfig:
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise ConfigError(f"{path} is not a readable JSON config ({error}). Write one with 'drape train PRESET --dry-run'.") from error
+        raise ConfigError(
+            f"{path} is not a readable JSON config ({error}). Write one with 'drape train PRESET --dry-run'."
+        ) from error
     if not isinstance(data, dict):
         raise ConfigError(f"{path} holds a {type(data).__name__}, expected one JSON object of settings.")
     missing = [key for key in required_keys(RunConfig) if key not in data]

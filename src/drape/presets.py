@@ -73,7 +73,7 @@ def base_128() -> RunConfig:
 
 
 def paper_128() -> RunConfig:
-    """The 128x128 Parallel-UNet of the paper, its settings where it gives them.  Not yet trained.  [Zhu et al. 2023, sec. 4]"""
+    """The paper's 128x128 Parallel-UNet and its settings where it gives them.  Not yet trained.  [Zhu et al., sec. 4]"""
     return RunConfig(
         name="paper-128",
         net=sizes.paper_128(),

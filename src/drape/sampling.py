@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from drape.conditioning import conditions_of
 from drape.config import RunConfig
@@ -19,6 +19,7 @@ from drape.diffusion.samplers import OnStep, ddim, ddpm, dpmpp_2m, per_image
 from drape.diffusion.schedule import ladder
 from drape.errors import ConfigError
 from drape.nets.conditions import Conditions
+from drape.nets.parallel_unet import ClothFeatures, ParallelUNet
 from drape.shapes import Image, PerSample
 
 
@@ -43,7 +44,7 @@ class SamplingConfig:
 
 
 def sample(
-    net: nn.Module,
+    net: ParallelUNet,
     config: RunConfig,
     conditions: Conditions,
     seeds: Sequence[int],
@@ -75,13 +76,21 @@ def sample(
 
 
 def sample_batch(
-    net: nn.Module, config: RunConfig, batch: TryOnBatch, seeds: Sequence[int], how: SamplingConfig, *, on_step: OnStep | None = None
+    net: ParallelUNet,
+    config: RunConfig,
+    batch: TryOnBatch,
+    seeds: Sequence[int],
+    how: SamplingConfig,
+    *,
+    on_step: OnStep | None = None,
 ) -> Image:
     """Images of the people of `batch` in its clothes, conditions at the run's sampling noise level."""
     levels = torch.full((len(batch), config.net.num_noise_aug), config.noise_aug.sample)
     noise: tuple[Tensor, ...] = ()
     if config.noise_aug.sample > 0:
-        noise = tuple(_fixed_noise(image, seeds) for image in (batch.agnostic, batch.cloth, batch.low_res) if image is not None)
+        noise = tuple(
+            _fixed_noise(image, seeds) for image in (batch.agnostic, batch.cloth, batch.low_res) if image is not None
+        )
     return sample(net, config, conditions_of(batch, config, levels=levels, noise=noise), seeds, how, on_step=on_step)
 
 
@@ -93,7 +102,7 @@ def _fixed_noise(image: Tensor, seeds: Sequence[int]) -> Tensor:
 Denoise = Callable[[Image, PerSample], Prediction]
 
 
-def _build_denoiser(net: nn.Module, config: RunConfig, conditions: Conditions, how: SamplingConfig) -> Denoise:
+def _build_denoiser(net: ParallelUNet, config: RunConfig, conditions: Conditions, how: SamplingConfig) -> Denoise:
     everywhere = torch.ones(len(conditions.agnostic), dtype=torch.bool, device=conditions.agnostic.device)
     conditional = _denoiser(net, config, conditions)
     if how.guidance == 1:
@@ -102,9 +111,9 @@ def _build_denoiser(net: nn.Module, config: RunConfig, conditions: Conditions, h
     return clipped(guided(conditional, null, how.guidance, how.interval))
 
 
-def _denoiser(net: nn.Module, config: RunConfig, conditions: Conditions) -> Denoise:
+def _denoiser(net: ParallelUNet, config: RunConfig, conditions: Conditions) -> Denoise:
     with _precision(config, conditions):
-        cloth = net.encode_cloth(conditions) if config.net.caches_cloth else None
+        cloth = _encode_each_cloth_once(net, conditions) if config.net.caches_cloth else None
 
     def denoise(x_t: Image, log_snr: PerSample) -> Prediction:
         with _precision(config, conditions):
@@ -112,6 +121,16 @@ def _denoiser(net: nn.Module, config: RunConfig, conditions: Conditions) -> Deno
         return predict(config.diffusion.target, output.float(), x_t, log_snr)
 
     return denoise
+
+
+def _encode_each_cloth_once(net: ParallelUNet, conditions: Conditions) -> ClothFeatures:
+    """Cloth features of every sample; where they are the cloth's alone, people in the same cloth share them."""
+    if net.config.cloth_sees != "cloth":
+        return net.encode_cloth(conditions)
+    seen = [conditions.cloth.flatten(1), conditions.cloth_pose.flatten(1), conditions.noise_aug]
+    distinct, which = torch.unique(torch.cat(seen, dim=1), dim=0, return_inverse=True)
+    first = torch.stack([(which == cloth).nonzero()[0, 0] for cloth in range(len(distinct))])
+    return net.encode_cloth(conditions.take(first)).take(which)
 
 
 def _precision(config: RunConfig, conditions: Conditions) -> torch.autocast:

@@ -3,6 +3,7 @@
 import importlib
 import os
 import sys
+from types import ModuleType
 
 from drape import __version__
 from drape.cli.command import one_line
@@ -39,7 +40,7 @@ def main(argv: list[str] | None = None) -> int:
         return 0
 
 
-def _load(name: str):  # noqa: ANN202  (a module)
+def _load(name: str) -> ModuleType:
     if name not in COMMANDS:
         raise DrapeError(f"there is no command {name!r}. Commands: {', '.join(COMMANDS)}; see 'drape --help'.")
     return importlib.import_module(COMMANDS[name][0])
@@ -49,9 +50,17 @@ def _help() -> str:
     width = max(map(len, COMMANDS)) + 2
     lines = [f"  {name:<{width}}{text}" for name, (_, text) in COMMANDS.items()]
     return "\n".join(
-        ["Usage: drape COMMAND [OPTIONS]", "", "Virtual try-on by diffusion: train it, look at it, use it.", "", "Commands:", *lines,
-         "", "'drape COMMAND --help' explains one of them, with examples."]
-    )  # fmt: skip
+        [
+            "Usage: drape COMMAND [OPTIONS]",
+            "",
+            "Virtual try-on by diffusion: train it, look at it, use it.",
+            "",
+            "Commands:",
+            *lines,
+            "",
+            "'drape COMMAND --help' explains one of them, with examples.",
+        ]
+    )
 
 
 if __name__ == "__main__":

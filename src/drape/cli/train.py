@@ -48,7 +48,9 @@ def _train(
         print(json.dumps(config.to_dict(), indent=1))
         return 0
     if data is None or out is None:
-        raise ConfigError("--data and --out are missing. Name the folder of pairs and a folder for the run, or use --dry-run.")
+        raise ConfigError(
+            "--data and --out are missing. Name the folder of pairs and a folder for the run, or use --dry-run."
+        )
     from drape.training.launch import Launch, launch
 
     budget_s = parse_duration(budget) if budget else None

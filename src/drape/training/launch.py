@@ -2,6 +2,7 @@
 
 import json
 import signal
+import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,13 +12,15 @@ from typing import Any
 import torch
 
 import drape
-from drape.checkpoint import load_into, load_weights, save_weights
+from drape.checkpoint import load_weights, save_weights
 from drape.config import RunConfig, from_dict
+from drape.data.loader import Reader
+from drape.devices import pick_device
 from drape.errors import CheckpointError, ConfigError
 from drape.sampling import SamplingConfig, sample_batch
 from drape.training.loop import Clock, train
 from drape.training.preview import write_grid
-from drape.training.sources import Source, open_reader, open_source
+from drape.training.sources import Source, load_source, open_readers
 from drape.training.state import TrainState
 from drape.training.telemetry import Log, Meter
 
@@ -53,23 +56,24 @@ def launch(request: Launch) -> Path:
     """
     started = time.monotonic()
     config = request.config
-    _claim(request.out, config)
     device = pick_device(request.device)
+    readers = open_readers(config, request.data)
     state = TrainState.fresh(config, device)
-    restored = state.restore(request.out / "checkpoints")
-    if restored is None and request.init is not None:
-        weights = load_weights(request.init)
-        load_into(state.net, weights.tensors, str(request.init))
-        state.ema.tensors = {name: t.detach().clone() for name, t in state.net.state_dict().items()}
+    if request.init is not None:
+        state.start_from(load_weights(request.init).tensors, str(request.init))
+    _claim(request.out, config)
+    state.restore(request.out / "checkpoints")
     clock = Clock(config=config, budget_s=request.budget_s, started=started, elapsed_before_s=state.elapsed_s)
     if clock.progress(state.images_seen) < 1:
-        _run(request, state, clock, device)
-    return _finish(request, state, device)
+        _run(request, state, clock, readers, device)
+    else:
+        print(f"{request.out} is finished: {state.images_seen:,} images.", file=sys.stderr)
+    return _finish(request, state, readers[0], device)
 
 
-def _run(request: Launch, state: TrainState, clock: Clock, device: torch.device) -> None:
+def _run(request: Launch, state: TrainState, clock: Clock, readers: list[Reader], device: torch.device) -> None:
     config, out = request.config, request.out
-    source = open_source(config, request.data, workers=request.workers, cache_folder=out / "cache")
+    source = load_source(config, readers, workers=request.workers, cache_folder=out / "cache")
     keeper = Keeper(request=request, clock=clock, source=source, device=device)
     log = Log(out / "log.jsonl", state.images_seen)
     meter = Meter(out / "timing.jsonl")
@@ -126,32 +130,20 @@ class Keeper:
         averaged.load_state_dict(state.ema.tensors)
         people, batch = self.source.preview(PREVIEW_PEOPLE)
         batch = batch.to(self.device)
-        sampled = sample_batch(averaged, config, batch, range(PREVIEW_SEED, PREVIEW_SEED + len(batch)), SamplingConfig())
+        sampled = sample_batch(
+            averaged, config, batch, range(PREVIEW_SEED, PREVIEW_SEED + len(batch)), SamplingConfig()
+        )
         write_grid(self.request.out / "previews" / f"{state.images_seen:012d}.png", people, batch, sampled)
 
 
-def pick_device(name: str) -> torch.device:
-    """The device of this name; "auto" is CUDA where there is one, else the CPU."""
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        raise ConfigError(f"there is no device {name!r}. Use auto, cpu or cuda.") from error
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise ConfigError("the device is cuda but torch sees no CUDA GPU. Use --device cpu, or install a CUDA build of torch.")
-    return device
-
-
-def _finish(request: Launch, state: TrainState, device: torch.device) -> Path:
+def _finish(request: Launch, state: TrainState, reader: Reader, device: torch.device) -> Path:
     """Write the averaged weights, with what they came from in their header."""
-    sample = open_reader(request.config, request.data, setting="paired")[0]
+    sample = reader[0]
     provenance = {
         "preset": request.config.name,
         "data": sample.source,
         "data_licence": sample.licence,
         "images_seen": state.images_seen,
-        "elapsed_s": round(state.elapsed_s),
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
         "torch": torch.__version__,
         "drape": drape.__version__,
@@ -171,7 +163,9 @@ def _claim(out: Path, config: RunConfig) -> None:
             raise CheckpointError(f"{path} is damaged ({error}). Choose another --out, or delete the run.") from error
         if stored != config:
             keys = ", ".join(_differences(stored.to_dict(), config.to_dict()))
-            raise ConfigError(f"{out} holds a run with other settings ({keys}). Repeat its settings to resume, or choose another --out.")
+            raise ConfigError(
+                f"{out} holds a run with other settings ({keys}). Repeat them to resume, or choose another --out."
+            )
         return
     if out.is_dir() and any(out.iterdir()):
         raise ConfigError(f"{out} is not empty and holds no drape run. Choose another --out.")

@@ -92,8 +92,8 @@ def train(
 def _check_finite(loss: torch.Tensor, grad_norm: torch.Tensor, batch: TryOnBatch, images_seen: int) -> None:
     if not torch.isfinite(loss) or not torch.isfinite(grad_norm):
         raise TrainingError(
-            f"after {images_seen} images the loss is {loss.item()} and the gradient norm {grad_norm.item()}; the weights were "
-            f"not changed. The batch held {', '.join(batch.person_id[:8])}. Lower optim.lr, or look at these images."
+            f"after {images_seen} images the loss is {loss.item()} and the gradient norm {grad_norm.item()}; "
+            f"the weights were not changed. The batch held {', '.join(batch.person_id[:8])}. Lower optim.lr, or look at these images."
         )
 
 

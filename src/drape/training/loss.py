@@ -1,10 +1,11 @@
 """The training loss: how far the net's output is from its target, per image and noise level."""
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 
 from drape.conditioning import conditions_of
 from drape.config import RunConfig
@@ -21,22 +22,23 @@ class Losses(NamedTuple):
     raw: Float[Tensor, " b"]
 
 
-def diffusion_loss(net: nn.Module, config: RunConfig, batch: TryOnBatch, draws: Draws) -> Losses:
+def diffusion_loss(net: Callable[..., Tensor], config: RunConfig, batch: TryOnBatch, draws: Draws) -> Losses:
     """Weighted square error between the net's output and its target at the drawn noise levels.
 
     [Ho et al. 2020, eq. 14; Hang et al. 2023 for the weights; Salimans and Ho 2022, app. D for v]
     """
-    device = batch.person.device
+    person = batch.need("person")
+    device = person.device
     log_snr = config.diffusion.build_schedule(config.resolution).log_snr(draws.t.to(device))
     eps = draws.eps.to(device)
     conditions = conditions_of(batch, config, levels=draws.aug_level, noise=draws.aug_eps).null(draws.drop.to(device))
     with torch.autocast(device.type, torch.bfloat16, enabled=config.precision == "bf16"):
-        output = net(add_noise(batch.person, eps, log_snr), log_snr, conditions).float()
-    target = target_of(config.diffusion.target, batch.person, eps, log_snr)
+        output = net(add_noise(person, eps, log_snr), log_snr, conditions).float()
+    target = target_of(config.diffusion.target, person, eps, log_snr)
     square = (output - target).square()
     raw = square.mean(dim=(1, 2, 3))
     if config.diffusion.mask_weight != 1:
-        weight = 1 + (config.diffusion.mask_weight - 1) * batch.agnostic_mask
+        weight = 1 + (config.diffusion.mask_weight - 1) * batch.need("agnostic_mask")
         square = square * weight / weight.mean(dim=(1, 2, 3), keepdim=True)
     return Losses(weighted=square.mean(dim=(1, 2, 3)) * level_weight(config, log_snr), raw=raw)
 
@@ -45,4 +47,4 @@ def level_weight(config: RunConfig, log_snr: Float[Tensor, " b"]) -> Float[Tenso
     """How much an image at this noise level counts."""
     if config.diffusion.weighting == "min-snr":
         return min_snr(log_snr, config.diffusion.target, gamma=config.diffusion.gamma)
-    return uniform(log_snr)
+    return uniform(log_snr, config.diffusion.target)

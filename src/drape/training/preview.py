@@ -14,7 +14,13 @@ LEAST_HEIGHT = 160  # small images are enlarged to this height, nearest neighbou
 
 def write_grid(path: Path, people: Tensor, batch: TryOnBatch, sampled: Tensor) -> None:
     """One row per person: person, cloth, agnostic, sampled, truth; written in one rename."""
-    columns = {"person": people, "cloth": batch.cloth, "agnostic": batch.agnostic, "sampled": sampled, "truth": batch.person}
+    columns = {
+        "person": people,
+        "cloth": batch.need("cloth"),
+        "agnostic": batch.need("agnostic"),
+        "sampled": sampled,
+        "truth": batch.need("person"),
+    }
     rows = [[_to_pixels(image[row]) for image in columns.values()] for row in range(len(sampled))]
     picture = grid(rows, list(columns))
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -28,7 +34,9 @@ def grid(rows: list[list[np.ndarray]], titles: list[str], gap: int = 4, head: in
     tallest = max(cell.shape[0] for row in rows for cell in row)
     scale = max(1, -(-LEAST_HEIGHT // tallest))
     height = tallest * scale
-    cells = [[PillowImage.fromarray(c).resize((c.shape[1] * height // c.shape[0], height), 0) for c in row] for row in rows]
+    cells = [
+        [PillowImage.fromarray(c).resize((c.shape[1] * height // c.shape[0], height), 0) for c in row] for row in rows
+    ]
     widths = [max(row[i].width for row in cells) for i in range(len(titles))]
     sheet = PillowImage.new("RGB", (sum(widths) + gap * (len(widths) + 1), head + (height + gap) * len(rows)), "white")
     pen = ImageDraw.Draw(sheet)

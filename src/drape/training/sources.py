@@ -1,20 +1,22 @@
 """Where a run's batches come from: a data set decoded into memory, or read from disk where it is too large."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from rich.console import Console
-from rich.progress import Progress
+from rich.progress import Progress, TaskID
 from torch import Tensor
 
 from drape.config import RunConfig
 from drape.data.cache import Cached, bytes_per_sample, cache
 from drape.data.dresscode import DressCode
 from drape.data.loader import Reader, collate, mirror, order, stream
+from drape.data.reader import Setting
 from drape.data.sample import TryOnBatch
-from drape.data.viton_hd import Setting, VitonHD
+from drape.data.viton_hd import VitonHD
 from drape.nets.conditions import check_pose, check_range
 from drape.training.randomness import draw
 
@@ -36,12 +38,6 @@ class Source:
 
     def __len__(self) -> int:
         return sum(len(reader) for reader in self.readers)
-
-    @property
-    def origin(self) -> tuple[str, str]:
-        """(source, licence) of the data."""
-        first = self.readers[0][0]
-        return first.source, first.licence
 
     def batches(self, images_seen: int) -> Iterator[TryOnBatch]:
         """The batches from image number `images_seen` on, without end, flips applied.
@@ -74,9 +70,13 @@ class Source:
         return torch.stack([person for person in people if person is not None]), batch
 
 
-def open_source(config: RunConfig, root: Path, *, workers: int, cache_folder: Path) -> Source:
-    """The training split of the data set at `root` as `config.data` wants it.  Raises DataError if it cannot be read."""
-    readers = [open_reader(config, root, setting=setting) for setting in config.data.settings]
+def open_readers(config: RunConfig, root: Path) -> list[Reader]:
+    """A reader of the training split for each setting of `config.data`.  Raises DataError if it cannot be read."""
+    return [open_reader(config, root, setting=setting) for setting in config.data.settings]
+
+
+def load_source(config: RunConfig, readers: list[Reader], *, workers: int, cache_folder: Path) -> Source:
+    """Decode everything into memory, or leave a large set on disk.  Raises DataError for an unreadable sample."""
     need = sum(bytes_per_sample(reader) * len(reader) for reader in readers)
     if need > MEMORY_LIMIT and len(readers) == 1:
         return Source(config=config, readers=readers, cached=None, workers=workers)
@@ -93,7 +93,13 @@ def open_reader(config: RunConfig, root: Path, *, setting: Setting, split: str =
     """The reader of one split with the fields this run's net needs, at its resolution."""
     fields = ["person", "cloth", "agnostic", "agnostic_mask", "pose", "cloth_pose"]
     data = config.data
-    shared = {"split": split, "setting": setting, "size": config.resolution, "cloth_size": config.cloth_size, "fields": fields}
+    shared: dict[str, Any] = {
+        "split": split,
+        "setting": setting,
+        "size": config.resolution,
+        "cloth_size": config.cloth_size,
+        "fields": fields,
+    }
     if data.layout == "dresscode":
         return DressCode(root, **shared, pose=data.pose, agnostic=data.agnostic)
     return VitonHD(root, **shared, pose=data.pose, agnostic=data.agnostic, mask=data.mask, cloth_kind=data.cloth_kind)
@@ -102,9 +108,9 @@ def open_reader(config: RunConfig, root: Path, *, setting: Setting, split: str =
 def check_batch(batch: TryOnBatch) -> None:
     """Raises DataError if an image is not RGB in [-1, 1] or a joint has no finite coordinate."""
     for name in ("person", "cloth", "agnostic"):
-        check_range(getattr(batch, name), f"{name} of {batch.person_id[0]} and others")
+        check_range(batch.need(name), f"{name} of {batch.person_id[0]} and others")
     for name in ("pose", "cloth_pose"):
-        check_pose(getattr(batch, name), f"{name} of {batch.person_id[0]} and others")
+        check_pose(batch.need(name), f"{name} of {batch.person_id[0]} and others")
 
 
 def _merge(parts: list[Cached]) -> Cached:
@@ -113,10 +119,11 @@ def _merge(parts: list[Cached]) -> Cached:
         return parts[0]
     names = {name for part in parts for name in part.arrays}
     arrays = {
-        name: torch.cat([part.arrays[name if name in part.arrays else "person"] for part in parts]) for name in sorted(names)
+        name: torch.cat([part.arrays[name if name in part.arrays else "person"] for part in parts])
+        for name in sorted(names)
     }
     return Cached(arrays, [words for part in parts for words in part.words], parts[0].fields)
 
 
-def _advance(bar: Progress, task):  # noqa: ANN001, ANN202  (rich's own id type)
+def _advance(bar: Progress, task: TaskID) -> Callable[[int, int], None]:
     return lambda done, total: bar.update(task, completed=done, total=total)

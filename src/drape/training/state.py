@@ -19,7 +19,7 @@ from drape.training.optim import build_optimizer
 class TrainState:
     """A run between two steps.  `elapsed_s` is wall-clock time over all restarts, for runs on a budget."""
 
-    net: nn.Module
+    net: ParallelUNet
     ema: Ema
     optimizer: torch.optim.AdamW
     images_seen: int = 0
@@ -31,8 +31,13 @@ class TrainState:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(config.seed)
             net = ParallelUNet(config.net)
-        net = net.to(device, memory_format=torch.channels_last).train()
+        net = to_device(net, device).train()
         return cls(net=net, ema=Ema(net, config.ema), optimizer=build_optimizer(net, config.optim))
+
+    def start_from(self, tensors: dict[str, Tensor], origin: str) -> None:
+        """Begin from these weights instead of noise.  Raises CheckpointError if any tensor does not fit."""
+        load_into(self.net, tensors, origin)
+        self.ema = Ema(self.net, self.ema.config)
 
     def save(self, folder: Path, extra: dict[str, Any]) -> Path:
         """Write a checkpoint below `folder`; each tensor is stored once."""
@@ -73,12 +78,14 @@ class TrainState:
             keys = ("step", "exp_avg", "exp_avg_sq")
             missing = [key for key in keys if f"{key}.{name}" not in tensors]
             if missing and self.images_seen:
-                raise CheckpointError(f"{origin} lacks the optimiser state of {name}. Delete it to resume from the one before.")
+                raise CheckpointError(f"{origin} lacks the optimiser state of {name}. Delete it to use the one before.")
             if not missing:
-                self.optimizer.state[parameter] = {
-                    key: tensors[f"{key}.{name}"].to("cpu" if key == "step" and not parameter.is_cuda else parameter.device)
-                    for key in keys
-                }
+                self.optimizer.state[parameter] = {key: tensors[f"{key}.{name}"].to(parameter.device) for key in keys}
+
+
+def to_device(net: ParallelUNet, device: torch.device) -> ParallelUNet:
+    """The net on `device`, its convolutions in channels-last order, which is faster on CPU and GPU alike."""
+    return net.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stubs lack it
 
 
 def _part(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:

@@ -44,7 +44,11 @@ class Meter:
         self._images = 0
         self._data_s = 0.0
         self._bar = Progress(
-            TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn(), console=Console(stderr=True)
+            TextColumn("{task.description}"),
+            BarColumn(),
+            TaskProgressColumn(),
+            TimeRemainingColumn(),
+            console=Console(stderr=True),
         )
         self._task = self._bar.add_task("train", total=1.0)
         self._bar.start()

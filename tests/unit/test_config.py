@@ -1,0 +1,57 @@
+"""RunConfig: plain data both ways, unknown keys refused with the nearest name."""
+
+from dataclasses import replace
+
+import pytest
+
+from drape.config import from_dict, override, read_config
+from drape.errors import ConfigError
+from drape.presets import PRESETS, preset, tiny
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_every_preset_survives_a_round_trip_through_plain_data(name: str) -> None:
+    assert from_dict(preset(name).to_dict()) == preset(name)
+
+
+def test_a_setting_is_overridden_by_its_dotted_name() -> None:
+    config = override(tiny(), ["optim.lr=2e-4", "batch_size=16", "data.pose=null", "data.mask=shipped"])
+    assert (config.optim.lr, config.batch_size, config.data.pose, config.data.mask) == (2e-4, 16, "null", "shipped")
+
+
+@pytest.mark.parametrize(
+    ("setting", "said"),
+    [
+        ("optim.learning_rate=1", "unknown setting optim.learning_rate"),
+        ("optim.betaz=[0.9,0.99]", "optim.betas"),
+        ("optim.lr", "no '='"),
+        ("optim.lr=fast", "optim.lr"),
+        ("batch_size=0", "batch_size is 0"),
+        ("seed.x=1", "single value"),
+        ("resolution=[33,24]", "multiples of"),
+        ("noise_aug.sample=0.5", "train_max"),
+        ("data.pose=guess", "data.pose"),
+    ],
+)
+def test_a_setting_that_cannot_work_is_refused_in_one_line_that_names_it(setting: str, said: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        override(tiny(), [setting])
+    assert said in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_an_unknown_preset_suggests_the_nearest() -> None:
+    with pytest.raises(ConfigError, match="Did you mean mini-64"):
+        preset("mini64")
+
+
+def test_a_config_file_without_its_required_keys_says_which(tmp_path) -> None:
+    path = tmp_path / "run.json"
+    path.write_text('{"name": "x"}')
+    with pytest.raises(ConfigError, match="lacks net, resolution"):
+        read_config(path)
+
+
+def test_the_linear_schedule_refuses_a_shift_it_would_ignore() -> None:
+    with pytest.raises(ConfigError, match="shift"):
+        replace(tiny().diffusion, schedule="linear")

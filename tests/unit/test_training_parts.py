@@ -1,0 +1,114 @@
+"""The pieces of the trainer: draws, average, learning rate, log, weights."""
+
+import json
+
+import pytest
+import torch
+
+from drape.checkpoint import load_into, load_weights, save_weights
+from drape.config import EmaConfig, OptimConfig, override
+from drape.errors import CheckpointError
+from drape.nets.parallel_unet import ParallelUNet
+from drape.presets import tiny
+from drape.training.ema import Ema
+from drape.training.optim import learning_rate
+from drape.training.randomness import draw
+from drape.training.telemetry import Log
+
+
+def test_an_image_gets_the_same_draws_in_any_batch() -> None:
+    config = override(tiny(), ["noise_aug.train_max=1.0"])
+    whole = draw(config, 40, 8)
+    for number in range(8):
+        alone = draw(config, 40 + number, 1)
+        for name in ("t", "eps", "drop", "flip", "aug_level"):
+            assert torch.equal(getattr(alone, name)[0], getattr(whole, name)[number]), name
+        assert all(torch.equal(a[0], b[number]) for a, b in zip(alone.aug_eps, whole.aug_eps, strict=True))
+
+
+def test_times_are_stratified_over_any_window_of_images() -> None:
+    t = draw(tiny(), 12_345, 64).t.sort().values
+    assert t.diff().max() < 3 / 64  # independent draws leave a gap of about 0.07 here
+
+
+def test_conditions_are_dropped_in_the_share_asked_for() -> None:
+    drops = torch.cat([draw(tiny(), first, 500).drop for first in range(0, 4_000, 500)])
+    assert 0.085 < drops.float().mean() < 0.115
+
+
+def test_another_seed_gives_other_noise() -> None:
+    assert not torch.equal(draw(tiny(), 0, 1).eps, draw(override(tiny(), ["seed=1"]), 0, 1).eps)
+
+
+def test_the_average_does_not_depend_on_how_a_constant_path_is_cut_into_batches() -> None:
+    """Moving to a fixed target for 64 images leaves the same share of the start, in steps of 8 or of 16."""
+    shares = []
+    for batch_size in (8, 16):
+        net = torch.nn.Linear(1, 1, bias=False)
+        torch.nn.init.zeros_(net.weight)
+        ema = Ema(net, EmaConfig(half_life_images=100, warmup=1e9))
+        torch.nn.init.ones_(net.weight)
+        for seen in range(batch_size, 65, batch_size):
+            ema.update(net, seen, batch_size)
+        shares.append(ema.tensors["weight"].item())
+    assert shares[0] == pytest.approx(1 - 0.5 ** (64 / 100), abs=1e-6)
+    assert shares[1] == pytest.approx(shares[0], abs=1e-6)
+
+
+def test_early_in_a_run_the_average_follows_its_warm_up_not_its_full_length() -> None:
+    ema = Ema(torch.nn.Linear(1, 1), EmaConfig(half_life_images=1_000_000, warmup=0.05))
+    assert ema.decay(1_000, 10) == pytest.approx(0.5 ** (10 / 50))
+
+
+def test_the_learning_rate_warms_up_stays_and_decays_to_zero() -> None:
+    config = OptimConfig(lr=1.0, warmup_images=100, decay=0.25)
+    assert learning_rate(config, 49, 0.1) == pytest.approx(0.5)
+    assert learning_rate(config, 5_000, 0.5) == 1.0
+    assert learning_rate(config, 5_000, 0.875) == pytest.approx(0.5)
+    assert learning_rate(config, 5_000, 1.0) == 0.0
+
+
+def test_a_resumed_log_drops_what_came_after_its_checkpoint_and_a_torn_last_line(tmp_path) -> None:
+    path = tmp_path / "log.jsonl"
+    path.write_text('{"images": 8}\n{"images": 16}\n{"images": 24}\n{"ima')
+    log = Log(path, images_seen=16)
+    log.write(images=24, loss=0.5)
+    log.close()
+    assert [json.loads(line)["images"] for line in path.read_text().splitlines()] == [8, 16, 24]
+
+
+def test_weights_come_back_with_config_and_provenance_also_in_shards(tmp_path) -> None:
+    net = ParallelUNet(tiny().net)
+    whole = save_weights(tmp_path / "a.safetensors", net.state_dict(), tiny(), {"preset": "tiny"})
+    shards = save_weights(tmp_path / "b" / "b.safetensors", net.state_dict(), tiny(), {"preset": "tiny"}, max_file_mb=1)
+    assert shards.name.endswith(".index.json")
+    for path in (whole, shards, shards.parent):
+        weights = load_weights(path)
+        assert weights.config == tiny()
+        assert weights.provenance == {"preset": "tiny"}
+        assert all(torch.equal(weights.tensors[name], tensor) for name, tensor in net.state_dict().items())
+
+
+def test_a_tensor_that_does_not_fit_is_named_and_nothing_is_loaded() -> None:
+    net = ParallelUNet(tiny().net)
+    before = {name: tensor.clone() for name, tensor in net.state_dict().items()}
+    wrong = {name: tensor + 1 for name, tensor in before.items()}
+    first = next(iter(wrong))
+    wrong[first] = torch.zeros(1, 2, 3)
+    with pytest.raises(CheckpointError, match=first):
+        load_into(net, wrong, "w.safetensors")
+    assert all(torch.equal(tensor, before[name]) for name, tensor in net.state_dict().items())
+
+
+def test_a_pickle_is_refused_as_one(tmp_path) -> None:
+    path = tmp_path / "weights.safetensors"
+    torch.save({"a": torch.zeros(2)}, path)
+    with pytest.raises(CheckpointError, match="pickle"):
+        load_weights(path)
+
+
+def test_a_shard_index_cannot_point_outside_its_folder(tmp_path) -> None:
+    index = tmp_path / "w.safetensors.index.json"
+    index.write_text(json.dumps({"weight_map": {"a": "../other.safetensors"}}))
+    with pytest.raises(CheckpointError, match="outside"):
+        load_weights(index)
