@@ -11,10 +11,10 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
-from drape.mannequin.anatomy import ARM_ANGLE, SHOULDER, TRUNK_WIDTH, TRUNK_Y, clothed, rest_mesh
-from drape.mannequin.implicit import Array, Surface
+from drape.mannequin.anatomy import ARM_ANGLE, MIRROR, SHOULDER, TRUNK_WIDTH, TRUNK_Y, clothed, rest_mesh
+from drape.mannequin.implicit import Array
 from drape.mannequin.raster import vertex_normals
-from drape.mannequin.rig import arm_coordinates, arm_share, sides, skin_weights, smoothstep
+from drape.mannequin.rest import REST_FRAME, Rest, facts, facts_of, smoothstep
 
 KINDS = ("tank", "tee", "longsleeve", "shirt", "polo", "sweater", "hoodie")
 NECKLINES = {  # half width, depth of the front below y = 1.455, exponent, depth of the back
@@ -47,8 +47,7 @@ class Cut:
 class ClothMesh:
     """Vertices of a cloth with everything a picture needs; v vertices."""
 
-    rest: Array  # (v, 3) rest position with ease
-    weights: Array  # (v, bones)
+    rest: Rest  # with ease; v positions
     triangles: NDArray[np.int32]
     flat: Array  # (v, 3) metres on the table; z is the height in the pile
     keep: Array  # (v,) negative where cut away
@@ -93,54 +92,53 @@ def sample_cut(rng: np.random.Generator, kind: str | None = None) -> Cut:
 
 
 @lru_cache(maxsize=1)
-def _base() -> tuple[Surface, Array, Array]:
-    """The uncut surface, its outward normals and skin weights."""
+def _base_normals() -> Array:
+    """Outward normals of the uncut surface."""
     mesh = rest_mesh("top")
-    normals = vertex_normals(mesh.vertices.astype(np.float32), mesh.triangles).astype(float)
-    return mesh, normals, skin_weights(mesh.vertices)
+    return vertex_normals(mesh.vertices.astype(np.float32), mesh.triangles).astype(float)
 
 
-def margins(p: Array, side: Array, cut: Cut) -> tuple[Array, Array, Array]:
+def margins(rest: Rest, cut: Cut) -> tuple[Array, Array, Array]:
     """Signed distances (n,) to hem, cuffs and neckline at rest positions: positive on the cloth."""
-    x, y = np.abs(p[:, 0]), p[:, 1]
+    x, y = np.abs(rest.p[:, 0]), rest.p[:, 1]
     hem = y - cut.hem - cut.hem_curve * smoothstep(x, 0.05, 0.17)
     if cut.sleeve > 0:
-        cuff = np.where(arm_share(p) > 0.5, cut.sleeve - arm_coordinates(p)[:, 0], 1.0)
+        cuff = np.where(rest.share > 0.5, cut.sleeve - rest.arm[:, 0], 1.0)
     else:
         cuff = np.interp(y, [1.22, 1.285, 1.36, 1.43], [0.21, 0.158, 0.134, 0.126]) - x
     width, depth, power, back = NECKLINES[cut.neckline]
-    front = smoothstep(side, -0.35, 0.35)
+    front = smoothstep(rest.side, -0.35, 0.35)
     bottom = 1.455 - (depth * front + back * (1.0 - front))
     neck = (bottom + (1.455 - bottom) * (x / width) ** power - y) * (0.75 if cut.neckline == "v" else 0.95)
     return hem, cuff, neck
 
 
-def covered(p: Array, cut: Cut) -> Array:
+def covered(rest: Rest, cut: Cut) -> Array:
     """How deep below the cloth a rest position of the body lies, along the surface; negative outside."""
-    return np.minimum.reduce(margins(p, sides(p), cut))
+    return np.minimum.reduce(margins(rest, cut))
 
 
 def build_cloth(cut: Cut) -> ClothMesh:
     """The mesh of a cloth, cut and eased on the rest figure."""
-    mesh, normals, weights = _base()
-    p = mesh.vertices
-    share, side = arm_share(p), sides(p)
-    arm = arm_coordinates(p)
-    hem, cuff, neck = margins(p, side, cut)
+    base = facts_of("top")
+    p, share, arm = base.p, base.share, base.arm
+    hem, cuff, neck = margins(base, cut)
     ease = cut.ease * (0.25 + 0.75 * smoothstep(-p[:, 1], -1.33, -0.95)) * (1 - smoothstep(p[:, 1], 1.30, 1.42))
     loose = (0.3 * cut.ease + cut.flare) * smoothstep(arm[:, 0], 0.02, 0.22)
     total = ease * (1 - share) + loose * share + (0.012 * smoothstep(p[:, 1], 1.40, 1.46) if cut.neckline == "turtle" else 0.0)
     if cut.rib:
         gather = np.minimum(hem, np.where(cuff < 0.9, cuff, 1.0))
         total = total * (0.45 + 0.55 * smoothstep(gather, cut.rib - 0.01, cut.rib + 0.03))
-    rest = p + normals * total[:, None]
-    traits = np.stack([p[:, 0], p[:, 1], arm[:, 0], arm[:, 1], share, hem, cuff, neck, side, np.zeros(len(p))], 1)
+    shift = _base_normals() * total[:, None]
+    mirrored = shift * np.where(p[:, :1] < 0, MIRROR, 1.0)
+    rest = base._replace(p=p + shift, arm=arm + mirrored @ REST_FRAME)
+    traits = np.stack([p[:, 0], p[:, 1], arm[:, 0], arm[:, 1], share, hem, cuff, neck, base.side, np.zeros(len(p))], 1)
     flat = _flat(p, total, share, arm, cut)
     keep = np.minimum.reduce([hem, cuff, neck])
-    base = ClothMesh(rest, weights, mesh.triangles, flat, keep, traits.astype(np.float32))
+    mesh = ClothMesh(rest, rest_mesh("top").triangles, flat, keep, traits.astype(np.float32))
     for piece in {"shirt": (_collar(),), "polo": (_collar(),), "hoodie": (_hood(),)}.get(cut.kind, ()):
-        base = _join(base, piece)
-    return base
+        mesh = _join(mesh, piece)
+    return mesh
 
 
 def _unroll(t: Array) -> Array:
@@ -177,9 +175,8 @@ def _sleeve_line(along: Array, across: Array, angle: float) -> Array:
 
 def _join(a: ClothMesh, b: ClothMesh) -> ClothMesh:
     return ClothMesh(
-        np.concatenate([a.rest, b.rest]),
-        np.concatenate([a.weights, b.weights]),
-        np.concatenate([a.triangles, b.triangles + len(a.rest)]).astype(np.int32),
+        Rest(*(np.concatenate(pair) for pair in zip(a.rest, b.rest, strict=True))),
+        np.concatenate([a.triangles, b.triangles + len(a.keep)]).astype(np.int32),
         np.concatenate([a.flat, b.flat]),
         np.concatenate([a.keep, b.keep]),
         np.concatenate([a.traits, b.traits]),
@@ -199,8 +196,8 @@ def _sheet(points: Array, piece: float) -> ClothMesh:
     side = np.clip((p[:, 2] + 0.02) / 0.02, -1.0, 1.0)
     traits = np.stack([p[:, 0], p[:, 1], 0 * ones, 0 * ones, 0 * ones, ones, ones, edge + 0.03, side, piece * ones], 1)
     flat = np.stack([p[:, 0] * 1.12, p[:, 1], p[:, 2] + 0.05], 1)  # pieces lie on top
-    weights = skin_weights(np.minimum(p, [9.0, 1.465, 9.0]))
-    return ClothMesh(p, weights, triangles, flat, ones, traits.astype(np.float32))
+    rest = facts(np.minimum(p, [9.0, 1.465, 9.0]))._replace(p=p)
+    return ClothMesh(rest, triangles, flat, ones, traits.astype(np.float32))
 
 
 def _off_cloth(p: Array, distance: float) -> Array:

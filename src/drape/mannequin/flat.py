@@ -8,7 +8,7 @@ import numpy as np
 from drape.mannequin import raster
 from drape.mannequin.cloth import TRAITS, ClothMesh, Cut, build_cloth
 from drape.mannequin.fabric import Array32, Fabric, paint, sleeve_fabric
-from drape.mannequin.rig import smoothstep
+from drape.mannequin.rest import smoothstep
 
 DETAIL = 2  # samples per cloth pixel along each axis
 
@@ -156,19 +156,25 @@ def _back_colours(cloth: Cloth, mesh: ClothMesh) -> Array32:
 def _spread(albedo, inside):
     """Albedo continued four pixels beyond the outline, so that bilinear reads at the edge see cloth only."""
     height, width = inside.shape
-    image = albedo.copy()
-    for y in range(height):
-        for x in range(width):
-            if inside[y, x]:
-                continue
-            best, row, column = 1000, 0, 0
-            for dy in range(max(-4, -y), min(4, height - 1 - y) + 1):
-                for dx in range(max(-4, -x), min(4, width - 1 - x) + 1):
-                    if dy * dy + dx * dx < best and inside[y + dy, x + dx]:
-                        best, row, column = dy * dy + dx * dx, y + dy, x + dx
-            if best < 1000:
-                for k in range(3):
-                    image[y, x, k] = albedo[row, column, k]
+    image, known = albedo.copy(), inside.copy()
+    for axis in range(2):
+        seen = known.copy()
+        for y in range(height):
+            for x in range(width):
+                if seen[y, x]:
+                    continue
+                for step in range(1, 5):
+                    before = (y, x - step) if axis == 0 else (y - step, x)
+                    after = (y, x + step) if axis == 0 else (y + step, x)
+                    row, column = -1, -1
+                    if before[0] >= 0 and before[1] >= 0 and seen[before[0], before[1]]:
+                        row, column = before
+                    elif after[0] < height and after[1] < width and seen[after[0], after[1]]:
+                        row, column = after
+                    if row >= 0:
+                        image[y, x] = image[row, column]
+                        known[y, x] = True
+                        break
     return image
 
 

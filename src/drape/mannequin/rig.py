@@ -1,12 +1,13 @@
 """Shape and pose: from the rest pose to the person in the picture.
 
-Every vertex of body and clothes is a rest position; `deform` gives it the person's figure, `skin_weights`
-says which bones carry it (by position alone, so cloth follows body), and `Skeleton.apply` moves it.
+Every vertex of body and clothes is a rest position.  `Skeleton.place` gives it the person's figure and moves
+it with the bones that carry it; both depend on the position alone, so cloth follows the body.
 """
 
 from dataclasses import dataclass
 from typing import NamedTuple
 
+import numba
 import numpy as np
 
 from drape.mannequin.anatomy import (
@@ -22,10 +23,8 @@ from drape.mannequin.anatomy import (
     UPPER_ARM,
 )
 from drape.mannequin.implicit import Array, smooth_profile
+from drape.mannequin.rest import BONES, REST_FRAME, Rest
 
-BONES = ("pelvis", "chest", "neck", "head", "l_up0", "l_up1", "l_up2", "l_fore", "l_hand",
-         "r_up0", "r_up1", "r_up2", "r_fore", "r_hand")  # fmt: skip
-REST_FRAME = np.stack([ARM_AXIS, ARM_NORMAL, np.array([0.0, 0, 1])], 1)
 BEND, THROAT = np.array([0.0, 1.08, 0.0]), np.array([0.0, 1.455, -0.008])
 PELVIS = np.array([0.0, 0.92, 0.0])
 
@@ -71,86 +70,9 @@ class Pose:
     right: Arm
 
 
-def smoothstep(x: Array, low: float | Array, high: float | Array) -> Array:
-    """0 below `low`, 1 above `high`, smooth between."""
-    t = np.clip((x - low) / (high - low), 0.0, 1.0)
-    return t * t * (3.0 - 2.0 * t)
-
-
-def arm_share(p: Array) -> Array:
-    """How much a rest position belongs to an arm rather than to the trunk, in [0, 1]."""
-    y = p[:, 1]
-    line = 0.172 - 0.25 * np.clip(y - 1.33, 0.0, 0.1) + 0.5 * np.clip(1.30 - y, 0.0, 0.3)
-    half = 0.010 + 0.034 * smoothstep(y, 1.25, 1.36)
-    return smoothstep(np.abs(p[:, 0]), line - half, line + half) * (y > 0.5)
-
-
-def arm_coordinates(p: Array) -> Array:
-    """(along, across, forward) of rest positions about the nearer shoulder, metres; both sides alike."""
-    q = p * np.where(p[:, :1] < 0, MIRROR, 1.0) - SHOULDER
-    return q @ REST_FRAME
-
-
-def trunk_centre(y: Array) -> Array:
-    """Depth of the side seam at a height."""
-    return np.interp(y, [0.8, 1.05, 1.3, 1.45], [-0.008, 0.0, -0.002, -0.018])
-
-
-def sides(p: Array) -> Array:
-    """Where a rest position lies between back (-1) and front (+1) of a cloth."""
-    centre = trunk_centre(p[:, 1]) * (1 - arm_share(p)) + SHOULDER[2] * arm_share(p)
-    return np.clip((p[:, 2] - centre) / 0.05, -1.0, 1.0)
-
-
-def _widths(figure: Figure, y: Array) -> Array:
-    knots = np.array([0.5, 0.80, 0.90, 1.06, 1.24, 1.36, 1.46, 1.5])
-    values = [figure.hips, figure.hips, figure.hips, figure.waist, 0.4 * figure.waist + 0.6 * figure.shoulders]
-    return smooth_profile(y, knots, np.array([*values, figure.shoulders, 1.0, 1.0]))
-
-
-def deform(p: Array, figure: Figure, *, is_cloth: bool = False) -> Array:
-    """Rest positions with the figure's proportions; cloth spans the hollow between the breasts."""
-    y = p[:, 1]
-    inner = np.maximum(np.abs(p[:, 0]) - 0.078, 0.0) if is_cloth else np.abs(p[:, 0]) - 0.078
-    front = smoothstep(p[:, 2], 0.0, 0.06)
-    bust = figure.bust * np.exp(-((inner / 0.050) ** 2) - ((y - 1.262) / 0.055) ** 2)
-    drop = figure.bust * 0.8 * np.exp(-((inner / 0.055) ** 2) - ((y - 1.20) / 0.055) ** 2) if is_cloth else 0.0
-    belly = figure.belly * np.exp(-((p[:, 0] / 0.12) ** 2) - ((y - 1.02) / 0.10) ** 2)
-    depth = 1.0 + (figure.depth - 1.0) * (1.0 - smoothstep(y, 1.38, 1.47))
-    trunk = np.stack([p[:, 0] * _widths(figure, y), y, p[:, 2] * depth + front * (bust + drop + belly)], 1)
-    side = np.where(p[:, :1] < 0, MIRROR, 1.0)
-    local = arm_coordinates(p) * np.array([figure.reach, figure.limbs, figure.limbs])
-    arm = (shoulder_of(figure) + local @ REST_FRAME.T) * side
-    share = arm_share(p)[:, None]
-    return trunk * (1.0 - share) + arm * share
-
-
 def shoulder_of(figure: Figure) -> Array:
     """The left shoulder joint of a figure."""
     return SHOULDER * np.array([figure.shoulders, 1.0, 1.0])
-
-
-def skin_weights(p: Array) -> Array:
-    """(n, len(BONES)) weights of rest positions, rows summing to one."""
-    y, arm = p[:, 1], arm_share(p)
-    along = arm_coordinates(p)[:, 0]
-    chest, head = smoothstep(y, 0.96, 1.20), smoothstep(y, 1.47, 1.545)
-    neck = smoothstep(y, 1.425, 1.49)
-    fore, hand = smoothstep(along, UPPER_ARM - 0.04, UPPER_ARM + 0.04), np.zeros(len(p))
-    hand = smoothstep(along, UPPER_ARM + FOREARM - 0.02, UPPER_ARM + FOREARM + 0.015)
-    u = np.clip(along / UPPER_ARM, 0.0, 1.0) * 2.0
-    first, middle, last = np.clip(1 - u, 0, 1), 1 - np.abs(u - 1), np.clip(u - 1, 0, 1)
-    limb = np.stack([first * (1 - fore), middle * (1 - fore), last * (1 - fore), fore * (1 - hand), fore * hand], 1)
-    weights = np.zeros((len(p), len(BONES)))
-    body = 1.0 - arm
-    weights[:, 0] = body * (1 - chest)
-    weights[:, 1] = body * chest * (1 - neck)
-    weights[:, 2] = body * chest * neck * (1 - head)
-    weights[:, 3] = body * chest * neck * head
-    left = (p[:, 0] > 0)[:, None]
-    weights[:, 4:9] = np.where(left, limb * arm[:, None], 0.0)
-    weights[:, 9:14] = np.where(left, 0.0, limb * arm[:, None])
-    return weights
 
 
 def rotation(axis: Array, angle: float) -> Array:
@@ -199,15 +121,58 @@ class Skeleton(NamedTuple):
     maps: Array
     joints: dict[str, Array]
 
-    def apply(self, p: Array, weights: Array) -> Array:
-        """Linear blend skinning of deformed rest positions."""
-        blended = (weights @ self.maps.reshape(len(self.maps), 12)).reshape(-1, 3, 4)
-        return np.einsum("nij,nj->ni", blended[:, :, :3], p) + blended[:, :, 3]
+    def place(self, rest: Rest, figure: Figure, *, is_cloth: bool = False) -> Array:
+        """World positions (n, 3) of rest positions; cloth spans the hollow between the breasts."""
+        sizes = np.array([figure.depth, figure.reach, figure.limbs, figure.bust, figure.belly, figure.shoulders])
+        return _place(rest.p, rest.share, rest.arm, rest.weights, self.maps, _widths(figure), sizes, REST_FRAME, SHOULDER, is_cloth)
 
     def carry(self, p: Array, bone: str) -> Array:
         """Deformed rest positions that belong to one bone alone."""
         m = self.maps[BONES.index(bone)]
         return p @ m[:, :3].T + m[:, 3]
+
+
+def _widths(figure: Figure) -> Array:
+    """Factors of the trunk's width at heights 0.4, 0.41, ... 1.7."""
+    knots = np.array([0.5, 0.80, 0.90, 1.06, 1.24, 1.36, 1.46, 1.5])
+    values = [figure.hips, figure.hips, figure.hips, figure.waist, 0.4 * figure.waist + 0.6 * figure.shoulders]
+    return smooth_profile(np.linspace(0.4, 1.7, 131), knots, np.array([*values, figure.shoulders, 1.0, 1.0]))
+
+
+@numba.njit(cache=True, nogil=True)
+def _place(p, share, arm, weights, maps, widths, sizes, frame, shoulder, is_cloth):
+    """The figure's proportions, then linear blend skinning, vertex by vertex."""
+    depth, reach, limbs, bust, belly, shoulders = sizes
+    result = np.zeros(p.shape)
+    q = np.zeros(3)
+    for i in range(p.shape[0]):
+        x, y, z = p[i]
+        at = min(max((y - 0.4) * 100.0, 0.0), 129.999)
+        k = int(at)
+        q[0] = x * (widths[k] + (at - k) * (widths[k + 1] - widths[k]))
+        q[1] = y
+        high = min(max((y - 1.38) / 0.09, 0.0), 1.0)
+        q[2] = z * (1.0 + (depth - 1.0) * (1.0 - high * high * (3.0 - 2.0 * high)))
+        if z > 0.0 and share[i] < 1.0:
+            front = min(z / 0.06, 1.0)
+            front = front * front * (3.0 - 2.0 * front)
+            inner = max(abs(x) - 0.078, 0.0) if is_cloth else abs(x) - 0.078
+            swell = bust * np.exp(-((inner / 0.050) ** 2) - ((y - 1.262) / 0.055) ** 2)
+            if is_cloth:
+                swell += 0.8 * bust * np.exp(-((inner / 0.055) ** 2) - ((y - 1.20) / 0.055) ** 2)
+            q[2] += front * (swell + belly * np.exp(-((x / 0.12) ** 2) - ((y - 1.02) / 0.10) ** 2))
+        if share[i] > 0.0:
+            a, n, f = arm[i, 0] * reach, arm[i, 1] * limbs, arm[i, 2] * limbs
+            for j in range(3):
+                limb = shoulder[j] * (shoulders if j == 0 else 1.0) + frame[j, 0] * a + frame[j, 1] * n + frame[j, 2] * f
+                limb = -limb if j == 0 and x < 0 else limb
+                q[j] += share[i] * (limb - q[j])
+        for b in range(weights.shape[1]):
+            w = weights[i, b]
+            if w > 0.0:
+                for j in range(3):
+                    result[i, j] += w * (maps[b, j, 0] * q[0] + maps[b, j, 1] * q[1] + maps[b, j, 2] * q[2] + maps[b, j, 3])
+    return result
 
 
 def _arm_maps(arm: Arm, figure: Figure) -> tuple[list[Array], dict[str, Array]]:

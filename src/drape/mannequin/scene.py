@@ -8,7 +8,8 @@ import numpy as np
 from drape.mannequin.anatomy import HAIR
 from drape.mannequin.fabric import Array32
 from drape.mannequin.poses import sample_figure, sample_pose
-from drape.mannequin.rig import Figure, Pose, smoothstep
+from drape.mannequin.rest import smoothstep
+from drape.mannequin.rig import Figure, Pose
 
 SKIN = np.array([(0.96, 0.82, 0.74), (0.93, 0.76, 0.65), (0.88, 0.69, 0.56), (0.80, 0.60, 0.46), (0.70, 0.50, 0.37),
                  (0.57, 0.39, 0.28), (0.45, 0.30, 0.21), (0.36, 0.24, 0.18)])  # fmt: skip

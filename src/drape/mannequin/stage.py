@@ -13,16 +13,8 @@ from drape.mannequin.fabric import Array32
 from drape.mannequin.flat import FlatCloth
 from drape.mannequin.implicit import Array
 from drape.mannequin.light import CLOTH, FACE, HAIR, LOWER
-from drape.mannequin.rig import (
-    Skeleton,
-    arm_coordinates,
-    arm_share,
-    build_skeleton,
-    deform,
-    hand_positions,
-    sides,
-    skin_weights,
-)
+from drape.mannequin.rest import facts_of
+from drape.mannequin.rig import Skeleton, build_skeleton, hand_positions
 from drape.mannequin.scene import Person
 
 SKIN = 0  # materials; the others are named in light.py
@@ -68,18 +60,16 @@ def skeleton_of(person: Person) -> Skeleton:
 
 
 @lru_cache(maxsize=1)
-def _body() -> tuple[Array, NDArray[np.int32], Array, NDArray[np.uint8], NDArray[np.uint8]]:
-    """Rest vertices of the body with weights, parse labels and DensePose parts."""
-    mesh = rest_mesh("body")
-    p = mesh.vertices
-    arm, left, front = arm_share(p) > 0.5, p[:, 0] > 0, sides(p) > 0
+def _body_labels() -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    """Parse label and DensePose part of each vertex of the body."""
+    p, share, arm, side, _ = facts_of("body")
+    is_arm, left, front = share > 0.5, p[:, 0] > 0, side > 0
     label = np.where(p[:, 1] > 0.86, 10, np.where(left, 16, 17))
-    label = np.where(arm, np.where(left, 14, 15), label)
+    label = np.where(is_arm, np.where(left, 14, 15), label)
     trunk = np.where(p[:, 1] > 1.455, np.where(left, 24, 23), np.where(front, 2, 1))
     trunk = np.where(p[:, 1] < 0.87, np.where(left, np.where(front, 10, 8), np.where(front, 9, 7)), trunk)
-    upper = arm_coordinates(p)[:, 0] < UPPER_ARM
-    limb = np.where(left, np.where(front, 15, 17), np.where(front, 16, 18)) + np.where(upper, 0, 4)
-    return p, mesh.triangles, skin_weights(p), label.astype(np.uint8), np.where(arm, limb, trunk).astype(np.uint8)
+    limb = np.where(left, np.where(front, 15, 17), np.where(front, 16, 18)) + np.where(arm[:, 0] < UPPER_ARM, 0, 4)
+    return label.astype(np.uint8), np.where(is_arm, limb, trunk).astype(np.uint8)
 
 
 def _part(world: Array, triangles: NDArray[np.int32], colour: Array, material: int, label: object, densepose: object,
@@ -100,18 +90,17 @@ def _part(world: Array, triangles: NDArray[np.int32], colour: Array, material: i
 
 def _bare(cut: Cut) -> Array:
     """Positive where the body shows, or is close to an edge; lower clothes hide everything below the waist."""
-    p, _, _, _, densepose = _body()
-    keep = 0.016 - covered(p, cut)
-    return np.where((p[:, 1] < 1.03) & (densepose < 11), -1.0, keep)
+    rest = facts_of("body")
+    return np.where((rest.p[:, 1] < 1.03) & (rest.share < 0.5), -1.0, 0.016 - covered(rest, cut))
 
 
 @lru_cache(maxsize=2)
 def _bare_parts(person: Person) -> tuple[Part, ...]:
     """Body, hands, head and hair, whole; the same whatever is worn."""
     skeleton, figure, skin = skeleton_of(person), person.figure, np.array(person.skin)
-    p, triangles, weights, label, densepose = _body()
-    tone = skin * (1.0 + 0.03 * np.sin(p[:, :1] * 31 + p[:, 1:2] * 17))
-    parts = [_part(skeleton.apply(deform(p, figure), weights), triangles, tone, SKIN, label, densepose)]
+    rest = facts_of("body")
+    tone = skin * (1.0 + 0.03 * np.sin(rest.p[:, :1] * 31 + rest.p[:, 1:2] * 17))
+    parts = [_part(skeleton.place(rest, figure), rest_mesh("body").triangles, tone, SKIN, *_body_labels())]
     hand = rest_mesh("hand")
     at = hand_positions(hand.vertices, figure)
     shade = skin * (1 - 0.16 * np.exp(-(((hand.vertices[:, :1] - 0.165) / 0.012) ** 2)))
@@ -137,13 +126,17 @@ def _hair(person: Person, skeleton: Skeleton) -> Part:
     return _part(world, hair.triangles, np.array(person.hair_colour) * tone, HAIR, 2, 0)
 
 
+def _lower_mesh(person: Person) -> str:
+    return "skirt" if person.lower == "skirt" else "lower"
+
+
 @lru_cache(maxsize=2)
 def _lower(person: Person) -> Part:
     """Trousers or skirt, whole."""
-    mesh = rest_mesh("skirt" if person.lower == "skirt" else "lower")
+    mesh, rest = rest_mesh(_lower_mesh(person)), facts_of(_lower_mesh(person))
     v = mesh.vertices
     colour = np.array(person.lower_colour) * _lower_detail(person, v)
-    world = skeleton_of(person).apply(deform(v, person.figure), skin_weights(v))
+    world = skeleton_of(person).place(rest, person.figure)
     place = np.concatenate([0 * v[:, :2], v[:, :2]], 1)
     return _part(world, mesh.triangles, colour, LOWER, 12 if person.lower == "skirt" else 9, 0, place)
 
@@ -157,11 +150,10 @@ def dressed_parts(person: Person, flat: FlatCloth, cut: Cut) -> list[Part]:
     """Everything one sees; what lies well below a cloth is left out, so that it cannot poke through."""
     body, *others = _bare_parts(person)
     lower = _lower(person)
-    v = rest_mesh("skirt" if person.lower == "skirt" else "lower").vertices
-    lower = replace(lower, keep=(0.012 - covered(v, cut) * (v[:, 1] > 0.8)).astype(np.float32))
+    lower = replace(lower, keep=(0.012 - covered(facts_of(_lower_mesh(person)), cut)).astype(np.float32))
     mesh = flat.mesh
-    world = skeleton_of(person).apply(deform(mesh.rest, person.figure, is_cloth=True), mesh.weights)
-    place = np.concatenate([flat.texture, mesh.rest[:, :2]], 1)
+    world = skeleton_of(person).place(mesh.rest, person.figure, is_cloth=True)
+    place = np.concatenate([flat.texture, mesh.rest.p[:, :2]], 1)
     pile = np.stack([mesh.flat[:, 2], np.where(mesh.traits[:, 9] > 0, 1.0, mesh.traits[:, 8])], 1)
     cloth = _part(world, mesh.triangles, flat.back, CLOTH, 5, 0, place, mesh.keep, pile)
     return [replace(body, keep=_bare(cut).astype(np.float32)), *others, lower, cloth]
@@ -191,7 +183,8 @@ def assemble(person: Person, parts: list[Part], size: tuple[int, int]) -> Stage:
     offsets = np.cumsum([0, *(len(p.world) for p in parts)])
     triangles = np.concatenate([p.triangles + o for p, o in zip(parts, offsets[:-1], strict=True)]).astype(np.int32)
     world = np.concatenate([p.world for p in parts])
-    joints = {name: project(person, at[None], size)[0] for name, at in skeleton_of(person).joints.items()}
+    joints = skeleton_of(person).joints
+    seen = project(person, np.stack(list(joints.values())), size)
     return Stage(
         points=project(person, world, size),
         triangles=triangles,
@@ -203,5 +196,5 @@ def assemble(person: Person, parts: list[Part], size: tuple[int, int]) -> Stage:
         place=np.concatenate([p.place for p in parts]),
         flat=np.concatenate([p.flat for p in parts]),
         keep=np.concatenate([p.keep for p in parts]),
-        joints={name: (float(at[0]), float(at[1])) for name, at in joints.items()},
+        joints={name: (float(x), float(y)) for name, (x, y, _) in zip(joints, seen, strict=True)},
     )
