@@ -102,7 +102,12 @@ def test_bytes_survive_the_way_to_signed_and_back(values) -> None:
     assert torch.equal(to_bytes(image), torch.from_numpy(values))
 
 
-@given(seed=st.integers(0, 2**31), count=st.integers(1, 40), start=st.integers(0, 200), cuts=st.lists(st.integers(1, 20), max_size=6))
+@given(
+    seed=st.integers(0, 2**31),
+    count=st.integers(1, 40),
+    start=st.integers(0, 200),
+    cuts=st.lists(st.integers(1, 20), max_size=6),
+)
 def test_the_order_does_not_know_how_it_was_cut_into_batches(seed, count, start, cuts) -> None:
     whole = order(seed=seed, num_samples=count, images_seen=start, batch_size=sum(cuts) or 1)
     pieces, seen = [], start

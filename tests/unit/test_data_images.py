@@ -95,7 +95,7 @@ def test_one_pixel_is_no_picture(tmp_path: Path) -> None:
 @pytest.mark.parametrize("side", [9000, 14_000, 60_000])
 def test_huge_dimensions_are_refused_before_decoding(side: int, tmp_path: Path) -> None:
     huge_png(tmp_path / "bomb.png", side, side)
-    with pytest.raises(DataError, match="64,000,000") as error:
+    with pytest.raises(DataError, match=r"64,000,000 pixels") as error:
         read_rgb(tmp_path / "bomb.png")
     one_line(error, tmp_path / "bomb.png")
 
@@ -111,7 +111,15 @@ def test_an_image_of_a_data_set_must_be_rgb(tmp_path: Path) -> None:
 
 
 def test_a_photo_may_have_any_mode_of_eight_bits(tmp_path: Path) -> None:
-    for mode, suffix in (("RGB", "jpg"), ("L", "png"), ("P", "png"), ("RGBA", "png"), ("LA", "png"), ("CMYK", "jpg"), ("1", "png")):
+    for mode, suffix in (
+        ("RGB", "jpg"),
+        ("L", "png"),
+        ("P", "png"),
+        ("RGBA", "png"),
+        ("LA", "png"),
+        ("CMYK", "jpg"),
+        ("1", "png"),
+    ):
         picture(mode=mode).save(tmp_path / f"x.{suffix}")
         assert read_photo(tmp_path / f"x.{suffix}").shape == (32, 24, 3)
 
