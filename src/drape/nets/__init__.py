@@ -1,2 +1,4 @@
-"""Networks.  `parallel_unet` the net, `config` its settings, `sizes` named settings, `conditions` what it is told, `count`
-what it costs; `layers`, `attention`, `embeddings` and `body` are what it is made of."""
+"""Networks: `parallel_unet` the net, `config` its settings, `sizes` named settings, `conditions` what it is told.
+
+`layers`, `attention`, `embeddings` and `body` are what it is made of; `count` says what it costs.
+"""

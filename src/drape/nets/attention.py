@@ -11,14 +11,15 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from drape.nets.layers import Features, Norm, norm2d, zero_init
+from drape.nets.config import Norm
+from drape.nets.layers import Features, norm2d, zero_init
 
 Tokens = Float[Tensor, "b n d"]
 Heads = Float[Tensor, "b heads n d"]
 
 
 class KeysValues(NamedTuple):
-    """What a cross-attention needs to know of the cloth; constant over the steps of a sampler if the cloth stream is."""
+    """What a cross-attention needs of the cloth; the same at every step of a sampler if the cloth stream is."""
 
     keys: Heads
     values: Heads

@@ -4,16 +4,14 @@ Both say to a small net what a large one has to find out: where the limbs are, a
 place of a torso.  Pure functions of the joints, differentiable, and nothing where a joint is missing.
 """
 
-from typing import Literal
-
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from drape.nets.config import PoseMaps
 from drape.nets.embeddings import is_visible
 from drape.shapes import NUM_JOINTS, Pose
 
-PoseMaps = Literal["none", "joints", "limbs"]
 NECK, RIGHT_SHOULDER, LEFT_SHOULDER, RIGHT_HIP, LEFT_HIP = 1, 2, 5, 8, 11
 LIMBS = ((2, 3), (3, 4), (5, 6), (6, 7), (2, 5), (2, 8), (5, 11), (8, 11), (8, 9), (11, 12), (0, 1))
 """Pairs of joints: upper arm and forearm right and left, shoulders, sides, hips, thighs, neck to nose."""
@@ -74,13 +72,15 @@ def body_places(pose: Pose, height: int, width: int) -> Float[Tensor, "b n 2"]:
 
 
 def _torso_frame(pose: Pose) -> tuple[Float[Tensor, "b 2"], Float[Tensor, "b 2 2"]]:
-    """Mid-shoulder point, and columns: right-to-left shoulder, mid-shoulder to mid-hip; the flat frame where missing."""
+    """Mid-shoulder point; columns right-to-left shoulder and mid-shoulder to mid-hip.  The flat frame where missing."""
     torso = pose[:, [RIGHT_SHOULDER, LEFT_SHOULDER, RIGHT_HIP, LEFT_HIP]]
     visible = is_visible(torso).all(dim=1)  # (b, 1)
     right, left, right_hip, left_hip = torch.where(visible[:, None], torso[..., :2], 0.0).float().unbind(1)
     origin, across = (right + left) / 2, left - right
     down = (right_hip + left_hip) / 2 - origin
-    flat_origin, flat_right, flat_down = (torch.tensor(v, device=pose.device) for v in (FLAT_ORIGIN, FLAT_RIGHT, FLAT_DOWN))
+    flat_origin, flat_right, flat_down = (
+        torch.tensor(v, device=pose.device) for v in (FLAT_ORIGIN, FLAT_RIGHT, FLAT_DOWN)
+    )
     origin = torch.where(visible, origin, flat_origin)
     axes = torch.stack([torch.where(visible, across, flat_right), torch.where(visible, down, flat_down)], dim=2)
     return origin, axes

@@ -88,7 +88,9 @@ def check_pose(pose: Float[Tensor, "... k 3"], name: str) -> None:
     """Raises DataError if a visible joint has no finite coordinate, or a visibility is neither 0 nor 1."""
     visible = pose[..., 2]
     if not ((visible == 0) | (visible == 1)).all():
-        raise DataError(f"{name}: visibility must be 0 or 1, found {visible.unique().tolist()[:4]}. Threshold it first.")
+        raise DataError(
+            f"{name}: visibility must be 0 or 1, found {visible.unique().tolist()[:4]}. Threshold it first."
+        )
     if not torch.isfinite(pose[visible == 1]).all():
         raise DataError(f"{name}: a joint marked visible has a coordinate that is no number. Store it as (0, 0, 0).")
 

@@ -1,18 +1,28 @@
 """The settings of a ParallelUNet: what the paper says, and a named choice for each thing it does not say."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from drape.errors import ConfigError
-from drape.nets.body import PoseMaps
-from drape.nets.layers import FilmAt, Norm, Resample, Shortcut
 
+FilmAt = Literal["input", "mid"]
+Norm = Literal["group", "layer"]
+PoseMaps = Literal["none", "joints", "limbs"]
+Resample = Literal["conv", "light"]
+Shortcut = Literal["conv", "identity"]
 Skips = Literal["concat", "concat-scaled", "add-scaled"]
 ClothSees = Literal["all", "no-time", "cloth"]
 Places = Literal["none", "image", "body"]
 AttendIn = Literal["every", "last"]
 Stage = Literal["encoder", "decoder"]
-STAGES: tuple[Stage, Stage] = ("encoder", "decoder")
+
+
+class BlockPlace(NamedTuple):
+    """Which block of a stream: `block` counts from 0 within its stage and level."""
+
+    stage: Stage
+    level: int
+    block: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,8 +38,8 @@ class ParallelUNetConfig:
     self_attention          levels whose person blocks have self-attention (encoder and decoder)
     encoder_cross           (person level, cloth level) pairs: person blocks of that level read cloth blocks of this
     decoder_cross           the same for the decoder; a cloth level without decoder blocks offers its encoder blocks
-    attend_in               attention after `every` block of a level (paper) or the `last` one: a third less work in a small
-                            net whose convolutions are cheap
+    attend_in               attention after `every` block of a level (paper), or only the `last`: a third less work in a
+                            small net, whose convolutions are cheap
     head_dim                the paper does not give it; 128 gives the 8 heads at 1024 channels of Imagen
     embedding_dim           width of the conditioning vector and the pose tokens; not given, 512 meets both parameter
                             counts (reference: 1.13 B and 1.06 B)
@@ -39,12 +49,12 @@ class ParallelUNetConfig:
                             `concat-scaled`: the same, times 1/sqrt(2) (Imagen: faster convergence);
                             `add-scaled`: (x + skip) / sqrt(2), half the work in the decoder
     shortcut                `conv`: a 1x1 convolution always, as the paper says; `identity`: only where widths differ
-    resample                `conv`: strided 3x3 down, nearest and 3x3 up; the paper does not say, Imagen does, and it meets
-                            the parameter counts; `light`: 2x2 down, 1x1 and nearest up
-    norm                    `group` (paper) or `layer`, per pixel: no statistics over the image, and five times faster on a CPU
+    resample                `conv`: strided 3x3 down, nearest and 3x3 up; the paper does not say, Imagen does, and it
+                            meets the parameter counts; `light`: 2x2 down, 1x1 and nearest up
+    norm                    `group` (paper), or `layer`, per pixel: no statistics over the image, and faster on a CPU
     patch                   pixels a side moved into channels by the stem; the paper's 1 costs most at the finest level
-    cloth_sees              `all`: the cloth stream is told the noise level, as in the paper; `no-time`: all but that, so
-                            its keys and values are computed once per image; `cloth`: only what belongs to the cloth
+    cloth_sees              `all`: the cloth stream is told the noise level, as in the paper; `no-time`: all but that,
+                            so its keys and values are computed once per image; `cloth`: only what belongs to the cloth
                             (its joints and its augmentation), so they are computed once per cloth, whoever wears it
     places                  position encodings added to queries and keys of cross-attention: `none` (paper), `image`, or
                             `body`, places in the frame of shoulders and hips (nets.body), the shortest way to a warp
@@ -110,24 +120,31 @@ class ParallelUNetConfig:
         """Whether cloth features stay the same over the steps of a sampler."""
         return self.cloth_sees != "all"
 
-    def attends(self, level: int, block: int) -> bool:
-        """Whether this person block may have attention at all."""
-        return self.attend_in == "every" or block == self.repeats[level] - 1
+    def person_blocks(self, stage: Stage) -> list[BlockPlace]:
+        """Places of the person blocks of `stage`, in the order they run."""
+        return _run_order(stage, self.repeats)
 
-    def cloth_source(self, stage: Stage, level: int, block: int) -> tuple[Stage, int, int] | None:
-        """(stage, level, block) of the cloth block that this person block reads, if it reads one.
+    def cloth_blocks(self, stage: Stage) -> list[BlockPlace]:
+        """Places of the cloth blocks of `stage`, in the order they run."""
+        return _run_order(stage, self.cloth_encoder_repeats if stage == "encoder" else self.cloth_decoder_repeats)
+
+    def attends(self, person: BlockPlace) -> bool:
+        """Whether this person block may have attention at all."""
+        return self.attend_in == "every" or person.block == self.repeats[person.level] - 1
+
+    def cloth_source(self, person: BlockPlace) -> BlockPlace | None:
+        """The cloth block that this person block reads, if it reads one.
 
         Block b reads block b: the paper's figure has the two streams side by side and says no more.  Where the
         person stream has more blocks (256 net: 7 against 6), the cloth's last one serves the rest; where only the last
         person block of a level reads, it reads the last.
         """
-        cloth_level = dict(self.encoder_cross if stage == "encoder" else self.decoder_cross).get(level)
-        if cloth_level is None or not self.attends(level, block):
+        level = dict(self.encoder_cross if person.stage == "encoder" else self.decoder_cross).get(person.level)
+        if level is None or not self.attends(person):
             return None
-        from_decoder = stage == "decoder" and self.cloth_decoder_repeats[cloth_level] > 0
-        repeats = self.cloth_decoder_repeats if from_decoder else self.cloth_encoder_repeats
-        last = repeats[cloth_level] - 1
-        return ("decoder" if from_decoder else "encoder"), cloth_level, last if self.attend_in == "last" else min(block, last)
+        stage: Stage = "decoder" if person.stage == "decoder" and self.cloth_decoder_repeats[level] else "encoder"
+        last = sum(place.level == level for place in self.cloth_blocks(stage)) - 1
+        return BlockPlace(stage, level, last if self.attend_in == "last" else min(person.block, last))
 
     def _check_lengths(self) -> None:
         for name in ("repeats", "cloth_channels", "cloth_encoder_repeats", "cloth_decoder_repeats"):
@@ -141,12 +158,16 @@ class ParallelUNetConfig:
         for name in ("channels", "cloth_channels"):
             bad = [c for c in getattr(self, name) if c < 4 or (self.norm == "group" and c % min(32, c // 4))]
             if bad:
-                raise ConfigError(f"{name}: {bad[0]} cannot be split into {min(32, bad[0] // 4)} groups. Use multiples of 32.")
+                raise ConfigError(
+                    f"{name}: {bad[0]} cannot be split into {min(32, bad[0] // 4)} groups. Use multiples of 32."
+                )
 
     def _check_attention(self) -> None:
         pairs = self.encoder_cross + self.decoder_cross
         if not pairs:
-            raise ConfigError("no cross-attention: the cloth would never reach the person. Set encoder_cross or decoder_cross.")
+            raise ConfigError(
+                "no cross-attention: the cloth would never reach the person. Set encoder_cross or decoder_cross."
+            )
         for person_level, cloth_level in pairs:
             if not (0 <= person_level < self.num_levels and 0 <= cloth_level < self.cloth_levels):
                 raise ConfigError(
@@ -165,25 +186,30 @@ class ParallelUNetConfig:
     def _check_cloth_stream(self) -> None:
         encoder, decoder = self.cloth_encoder_repeats, self.cloth_decoder_repeats
         if 0 in encoder[: self.cloth_levels] or self.cloth_levels == 0:
-            raise ConfigError(f"cloth_encoder_repeats={encoder}: blocks may be 0 only from some level on. Fill the gap.")
+            raise ConfigError(
+                f"cloth_encoder_repeats={encoder}: blocks may be 0 only from some level on. Fill the gap."
+            )
         active = [level for level, n in enumerate(decoder) if n]
         if active and active != list(range(active[0], self.cloth_levels)):
-            raise ConfigError(f"cloth_decoder_repeats={decoder}: it starts at level {self.cloth_levels - 1}, without gaps.")
+            raise ConfigError(
+                f"cloth_decoder_repeats={decoder}: it starts at level {self.cloth_levels - 1}, without gaps."
+            )
         for level in active:
             if decoder[level] != encoder[level]:
                 raise ConfigError(
-                    f"cloth_decoder_repeats[{level}]={decoder[level]} but its encoder has {encoder[level]}; each decoder "
-                    "block takes one skip. Make them equal."
+                    f"cloth_decoder_repeats[{level}]={decoder[level]} but its encoder has {encoder[level]}; each "
+                    "decoder block takes one skip. Make them equal."
                 )
-        last = ("decoder", active[0], decoder[active[0]] - 1) if active else ("encoder", self.cloth_levels - 1, encoder[self.cloth_levels - 1] - 1)
-        read = {
-            self.cloth_source(stage, level, block)
-            for stage in STAGES
-            for level in range(self.num_levels)
-            for block in range(self.repeats[level])
-        }
-        if last not in read:
+        last = (self.cloth_blocks("encoder") + self.cloth_blocks("decoder"))[-1]
+        readers = self.person_blocks("encoder") + self.person_blocks("decoder")
+        if last not in map(self.cloth_source, readers):
             raise ConfigError(
-                f"the last cloth block ({last[0]}, level {last[1]}, block {last[2]}) feeds no cross-attention: weights "
-                "without gradient. Stop the cloth stream earlier, or let a person level read it."
+                f"the last cloth block ({last.stage}, level {last.level}, block {last.block}) feeds no cross-"
+                "attention: weights without gradient. Stop the cloth stream earlier, or let a person level read it."
             )
+
+
+def _run_order(stage: Stage, repeats: tuple[int, ...]) -> list[BlockPlace]:
+    """Encoder from the finest level down, decoder from the deepest up."""
+    levels = range(len(repeats)) if stage == "encoder" else reversed(range(len(repeats)))
+    return [BlockPlace(stage, level, block) for level in levels for block in range(repeats[level])]

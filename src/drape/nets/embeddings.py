@@ -26,6 +26,8 @@ class NoiseLevel(nn.Module):
     The linear layer is needed: a plain sum of encodings could not tell a noisy cloth from a noisy agnostic.
     """
 
+    frequencies: Tensor
+
     def __init__(self, dim: int, num_frequencies: int = 32):
         super().__init__()
         wavelengths = torch.logspace(0, math.log10(160), num_frequencies)
@@ -57,7 +59,7 @@ class JointTokens(nn.Module):
 
 
 class AttentionPool(nn.Module):
-    """Tokens to one vector: the mean token asks all of them and itself.  [Radford et al. 2021, CLIP, in one dimension]"""
+    """Tokens to one vector: the mean token asks all of them and itself.  [CLIP, Radford et al. 2021, in 1-D]"""
 
     def __init__(self, dim: int, head_dim: int = 64):
         super().__init__()

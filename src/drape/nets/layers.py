@@ -4,17 +4,14 @@ All work on (b, c, h, w) in either memory format; channels-last is the fast one 
 """
 
 import math
-from typing import Literal, TypeVar
+from typing import TypeVar, cast
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-Norm = Literal["group", "layer"]
-FilmAt = Literal["input", "mid"]
-Shortcut = Literal["conv", "identity"]
-Resample = Literal["conv", "light"]
+from drape.nets.config import FilmAt, Norm, Resample, Shortcut
 
 Features = Float[Tensor, "b c h w"]
 Embedding = Float[Tensor, "b d"]
@@ -134,8 +131,7 @@ class Head(nn.Module):
 def zero_init(module: Module) -> Module:
     """`module` with weight and bias at zero: its branch starts silent, and learns from the second step on."""
     nn.init.zeros_(module.weight)
-    if module.bias is not None:
-        nn.init.zeros_(module.bias)
+    nn.init.zeros_(cast(Tensor, module.bias))
     return module
 
 
@@ -146,5 +142,5 @@ def mean_conv(in_channels: int, channels: int) -> nn.Conv2d:
     with torch.no_grad():
         eye = torch.eye(channels, device=conv.weight.device).repeat(1, parts)[:, :in_channels]
         conv.weight.copy_(eye[:, :, None, None] / math.sqrt(parts))
-        nn.init.zeros_(conv.bias)
+        nn.init.zeros_(cast(Tensor, conv.bias))
     return conv

@@ -1,17 +1,18 @@
 """The Parallel-UNet: a person stream that denoises, and a cloth stream that it looks things up in.
 
-    x_t, agnostic --> person encoder --> person decoder --> prediction
-                          ^ cross-attention ^
-    cloth ----------> cloth encoder ---> cloth decoder (stops after the last block that is read)
+    x_t, agnostic ---> person encoder ---> person decoder ---> prediction
+                             ^ cross-attention ^
+    cloth -----------> cloth encoder ----> cloth decoder       (cut off after the last block that is read)
 
 [Zhu et al. 2023, TryOnDiffusion: A Tale of Two UNets, sec. 3.2 and appendix A.1]
 """
 
 import math
-from typing import NamedTuple
+from collections.abc import Iterator
+from typing import NamedTuple, cast
 
 import torch
-from jaxtyping import Int
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -19,13 +20,14 @@ from drape.errors import DataError
 from drape.nets.attention import CrossAttention, KeysValues, SelfAttention, Tokens
 from drape.nets.body import body_places, image_places, num_maps, pose_maps
 from drape.nets.conditions import Conditions
-from drape.nets.config import ParallelUNetConfig, Stage
+from drape.nets.config import BlockPlace, ParallelUNetConfig, Skips
 from drape.nets.embeddings import AttentionPool, JointTokens, Mixer, NoiseLevel, encode_places
 from drape.nets.layers import Downsample, Embedding, Features, Head, ResBlock, Stem, Upsample
 from drape.shapes import Image, PerSample, Pose
 
+__all__ = ["ClothFeatures", "ParallelUNet", "ParallelUNetConfig"]
+
 PLACE_FREQUENCIES = 8
-PLACE_DIM = 4 * PLACE_FREQUENCIES
 
 
 class ClothFeatures(NamedTuple):
@@ -35,42 +37,173 @@ class ClothFeatures(NamedTuple):
 
     def take(self, index: Int[Tensor, " n"] | slice) -> "ClothFeatures":
         """Those of the samples at `index`: one cloth for a whole batch of people, say."""
-        return ClothFeatures(tuple(KeysValues(kv.keys[index], kv.values[index]) for kv in self.blocks))
+        return ClothFeatures(tuple(KeysValues(keys[index], values[index]) for keys, values in self.blocks))
+
+
+class PersonContext(NamedTuple):
+    """What every person block is told: the FiLM vector, the joints, and where the pixels of a level lie."""
+
+    embedding: Embedding
+    joints: Tokens
+    places: dict[int, Tokens]
+
+
+class ParallelUNet(nn.Module):
+    """Person + cloth -> prediction.  Any size that the strides divide; cloth and person may differ in size."""
+
+    def __init__(self, config: ParallelUNetConfig):
+        super().__init__()
+        self.config = config
+        self.conditioner = Conditioner(config)
+        self.cloth_stream = ClothStream(config)
+        num_images = 3 if config.low_res else 2
+        self.stem = Stem(3 * num_images, config.channels[0], config.patch, extra=num_maps(config.pose_maps))
+        self.encoder = nn.ModuleList(PersonBlock(config, place) for place in config.person_blocks("encoder"))
+        self.decoder = nn.ModuleList(PersonBlock(config, place) for place in config.person_blocks("decoder"))
+        self.head = Head(config.channels[0], config.patch, config.norm)
+
+    def forward(
+        self, x_t: Image, log_snr: PerSample, conditions: Conditions, cloth_features: ClothFeatures | None = None
+    ) -> Image:
+        """The prediction for x_t at noise level log_snr: eps, v or x0, whichever it was trained for.
+
+        cloth_features   from `encode_cloth`, to save its work; None computes them here
+        Raises DataError if a size is not divisible by its stride.
+        """
+        check_divisible("person", x_t, self.config.stride)
+        if cloth_features is None:
+            cloth_features = self.encode_cloth(conditions, log_snr)
+        clothes = iter(cloth_features.blocks)
+        embedding, joints = self.conditioner.person(log_snr, conditions)
+        x, skips = self._stem(x_t, conditions), []
+        places = self._places(conditions.pose, x, {level for level, _, _ in self._lookups()})
+        context = PersonContext(embedding, joints, places)
+        for block in self._blocks(self.encoder):
+            x = block(block.enter(x), context, next(clothes) if block.cross_attention else None)
+            skips.append(x)
+        for block in self._blocks(self.decoder):
+            x = join(self.config.skips, block.enter(x), skips.pop())
+            x = block(x, context, next(clothes) if block.cross_attention else None)
+        return self.head(x)
+
+    def encode_cloth(self, conditions: Conditions, log_snr: PerSample | None = None) -> ClothFeatures:
+        """Keys and values of every cross-attention.  If `config.caches_cloth`, they are the same at every noise level:
+        compute them once and pass them to each `forward`.
+
+        Raises DataError if the stream is told the noise level and log_snr is missing, or if the size does not fit.
+        """
+        if log_snr is None and not self.config.caches_cloth:
+            raise DataError("this net's cloth stream depends on the noise level, but log_snr is None. Pass log_snr.")
+        check_divisible("cloth", conditions.cloth, self.config.cloth_stride)
+        outputs = self.cloth_stream(conditions.cloth, self.conditioner.cloth(log_snr, conditions))
+        lookups, finest = self._lookups(), outputs[BlockPlace("encoder", 0, 0)]
+        places = self._places(conditions.cloth_pose, finest, {source.level for _, source, _ in lookups})
+        return ClothFeatures(
+            tuple(attention.project(outputs[source], places.get(source.level)) for _, source, attention in lookups)
+        )
+
+    def _stem(self, x_t: Image, conditions: Conditions) -> Features:
+        images = [x_t, conditions.agnostic]
+        if self.config.low_res:
+            if conditions.low_res is None:
+                raise DataError(
+                    "this net refines a low-res image, but conditions.low_res is None. Run the stage before."
+                )
+            images.append(F.interpolate(conditions.low_res, size=x_t.shape[-2:], mode="bilinear", align_corners=False))
+        if self.config.pose_maps == "none":
+            return self.stem(*images)
+        height, width = (side // self.config.patch for side in x_t.shape[-2:])
+        return self.stem(*images, extra=pose_maps(self.config.pose_maps, conditions.pose, height, width))
+
+    def _places(self, pose: Pose, finest: Features, levels: set[int]) -> dict[int, Tokens]:
+        """By level, the encoded places of its pixels in the frame that the config names; empty if it names none."""
+        if self.config.places == "none":
+            return {}
+        places = image_places if self.config.places == "image" else body_places
+        height, width = finest.shape[-2:]
+        return {
+            level: encode_places(places(pose, height >> level, width >> level), PLACE_FREQUENCIES).to(finest.dtype)
+            for level in sorted(levels)
+        }
+
+    def _lookups(self) -> list[tuple[int, BlockPlace, CrossAttention]]:
+        """(level of the person block, cloth block it reads, attention it reads with), in the order they run."""
+        return [
+            (block.level, block.reads, block.cross_attention)
+            for block in (*self._blocks(self.encoder), *self._blocks(self.decoder))
+            if block.reads is not None and block.cross_attention is not None
+        ]
+
+    @staticmethod
+    def _blocks(blocks: nn.ModuleList) -> "Iterator[PersonBlock]":
+        return cast("Iterator[PersonBlock]", iter(blocks))
 
 
 class PersonBlock(nn.Module):
-    """Residual block, then self-attention and cross-attention where the level has them."""
+    """Residual block, then self-attention and cross-attention where the config has them."""
 
-    def __init__(
-        self, config: ParallelUNetConfig, level: int, in_channels: int, attends: bool, cloth_level: int | None
-    ):
+    def __init__(self, config: ParallelUNetConfig, place: BlockPlace):
         super().__init__()
-        channels = config.channels[level]
-        shared = {"norm": config.norm, "qk_norm": config.qk_norm}
-        self.res = res_block(config, in_channels, channels)
-        self.self_attention = (
-            SelfAttention(channels, config.embedding_dim, config.head_dim, **shared)
-            if attends and level in config.self_attention
-            else None
-        )
-        position_dim = 0 if config.places == "none" else PLACE_DIM
-        self.cross_attention = (
-            None
-            if cloth_level is None
-            else CrossAttention(
-                channels, config.cloth_channels[cloth_level], config.head_dim, position_dim=position_dim, **shared
+        self.level = place.level
+        self.reads = config.cloth_source(place)
+        self.enter = enter_level(config, config.channels, place)
+        channels = config.channels[place.level]
+        self.res = res_block(config, channels, place)
+        self.self_attention = None
+        if place.level in config.self_attention and config.attends(place):
+            self.self_attention = SelfAttention(
+                channels, config.embedding_dim, config.head_dim, norm=config.norm, qk_norm=config.qk_norm
             )
-        )
+        self.cross_attention = None
+        if self.reads is not None:
+            self.cross_attention = CrossAttention(
+                channels,
+                config.cloth_channels[self.reads.level],
+                config.head_dim,
+                norm=config.norm,
+                qk_norm=config.qk_norm,
+                position_dim=0 if config.places == "none" else 4 * PLACE_FREQUENCIES,
+            )
 
-    def forward(
-        self, x: Features, embedding: Embedding, joints: Tokens, cloth: KeysValues | None, places: Tokens | None
-    ) -> Features:
-        x = self.res(x, embedding)
+    def forward(self, x: Features, context: PersonContext, cloth: KeysValues | None) -> Features:
+        x = self.res(x, context.embedding)
         if self.self_attention is not None:
-            x = self.self_attention(x, joints)
+            x = self.self_attention(x, context.joints)
         if self.cross_attention is not None:
-            x = self.cross_attention(x, cloth, places)
+            x = self.cross_attention(x, cloth, context.places.get(self.level))
         return x
+
+
+class ClothStream(nn.Module):
+    """The UNet of the cloth: residual blocks only, cut off after the last one that is read."""
+
+    def __init__(self, config: ParallelUNetConfig):
+        super().__init__()
+        self.skips = config.skips
+        self.stem = Stem(3, config.cloth_channels[0], config.patch)
+        self.encoder = nn.ModuleList(ClothBlock(config, place) for place in config.cloth_blocks("encoder"))
+        self.decoder = nn.ModuleList(ClothBlock(config, place) for place in config.cloth_blocks("decoder"))
+
+    def forward(self, cloth: Features, embedding: Embedding) -> dict[BlockPlace, Features]:
+        """Output of every block, by its place."""
+        outputs: dict[BlockPlace, Tensor] = {}
+        x, skips = self.stem(cloth), []
+        for block in cast("Iterator[ClothBlock]", iter(self.encoder)):
+            x = outputs[block.place] = block.res(block.enter(x), embedding)
+            skips.append(x)
+        for block in cast("Iterator[ClothBlock]", iter(self.decoder)):
+            x = outputs[block.place] = block.res(join(self.skips, block.enter(x), skips.pop()), embedding)
+        return outputs
+
+
+class ClothBlock(nn.Module):
+    """A residual block of the cloth stream, and the way into its level; ClothStream runs the two."""
+
+    def __init__(self, config: ParallelUNetConfig, place: BlockPlace):
+        super().__init__()
+        self.place = place
+        self.enter = enter_level(config, config.cloth_channels[: config.cloth_levels], place)
+        self.res = res_block(config, config.cloth_channels[place.level], place)
 
 
 class Conditioner(nn.Module):
@@ -85,25 +218,25 @@ class Conditioner(nn.Module):
         self.person_joints, self.cloth_joints = JointTokens(dim), JointTokens(dim)
         self.person_pool, self.cloth_pool = AttentionPool(dim), AttentionPool(dim)
         self.mix = Mixer(dim)
-        self.mix_cloth = None if config.cloth_sees == "all" else Mixer(dim)
+        self.mix_cloth = self.mix if config.cloth_sees == "all" else Mixer(dim)
 
     def person(self, log_snr: PerSample, conditions: Conditions) -> tuple[Embedding, Tokens]:
         """The vector for the person stream, and the tokens of both poses."""
         tokens = self.person_joints(conditions.pose), self.cloth_joints(conditions.cloth_pose)
-        total = self.time(log_snr) + self._static(conditions)
+        total = self.time(log_snr) + self._all_but_time(conditions)
         return self.mix(total), torch.cat(tokens, dim=1)
 
     def cloth(self, log_snr: PerSample | None, conditions: Conditions) -> Embedding:
-        """The vector for the cloth stream; log_snr is not read unless the stream is told the time."""
+        """The vector for the cloth stream; log_snr is read only if the stream is told the noise level."""
         if self.cloth_sees == "all":
-            return self.mix(self.time(log_snr) + self._static(conditions))
+            return self.mix_cloth(self.time(log_snr) + self._all_but_time(conditions))
         if self.cloth_sees == "no-time":
-            return self.mix_cloth(self._static(conditions))
+            return self.mix_cloth(self._all_but_time(conditions))
         pooled = self.cloth_pool(self.cloth_joints(conditions.cloth_pose))
         return self.mix_cloth(pooled + self.noise_aug[1](conditions.noise_aug[:, 1]))
 
-    def _static(self, conditions: Conditions) -> Embedding:
-        """Everything but the time: both poses, every augmentation level."""
+    def _all_but_time(self, conditions: Conditions) -> Embedding:
+        """Both poses and every augmentation level."""
         total = self.person_pool(self.person_joints(conditions.pose))
         total = total + self.cloth_pool(self.cloth_joints(conditions.cloth_pose))
         for column, level in enumerate(self.noise_aug):
@@ -111,156 +244,36 @@ class Conditioner(nn.Module):
         return total
 
 
-class ClothStream(nn.Module):
-    """The UNet of the cloth, without attention, cut off after the last block that is read."""
+def enter_level(config: ParallelUNetConfig, channels: tuple[int, ...], place: BlockPlace) -> nn.Module:
+    """How a block's input comes to its level: resampled from the level before, if it is the first block there.
 
-    def __init__(self, config: ParallelUNetConfig):
-        super().__init__()
-        channels = config.cloth_channels
-        levels = range(config.cloth_levels)
-        width = 2 if config.skips.startswith("concat") else 1
-        self.skips = config.skips
-        self.stem = Stem(3, channels[0], config.patch)
-        self.down = nn.ModuleList(Downsample(channels[i - 1], channels[i], config.resample) for i in levels[1:])
-        self.encoder = nn.ModuleList(
-            nn.ModuleList(res_block(config, channels[i], channels[i]) for _ in range(config.cloth_encoder_repeats[i]))
-            for i in levels
-        )
-        active = [i for i in reversed(levels) if config.cloth_decoder_repeats[i]]
-        self.decoder_levels = active
-        self.decoder = nn.ModuleList(
-            nn.ModuleList(res_block(config, width * channels[i], channels[i]) for _ in range(config.cloth_decoder_repeats[i]))
-            for i in active
-        )
-        self.up = nn.ModuleList(Upsample(channels[i + 1], channels[i], config.resample) for i in active[1:])
-
-    def forward(self, cloth: Features, embedding: Embedding) -> dict[tuple[str, int, int], Features]:
-        """Output of every block, by (stage, level, block)."""
-        outputs: dict[tuple[str, int, int], Tensor] = {}
-        x, skips = self.stem(cloth), []
-        for level, blocks in enumerate(self.encoder):
-            if level > 0:
-                x = self.down[level - 1](x)
-            for i, block in enumerate(blocks):
-                x = block(x, embedding)
-                skips.append(x)
-                outputs["encoder", level, i] = x
-        for n, (level, blocks) in enumerate(zip(self.decoder_levels, self.decoder, strict=True)):
-            if n > 0:
-                x = self.up[n - 1](x)
-            for i, block in enumerate(blocks):
-                x = block(join(self.skips, x, skips.pop()), embedding)
-                outputs["decoder", level, i] = x
-        return outputs
+    channels   of the levels that the stream reaches
+    """
+    if place.block > 0:
+        return nn.Identity()
+    if place.stage == "encoder":
+        if place.level == 0:
+            return nn.Identity()
+        return Downsample(channels[place.level - 1], channels[place.level], config.resample)
+    if place.level == len(channels) - 1:
+        return nn.Identity()
+    return Upsample(channels[place.level + 1], channels[place.level], config.resample)
 
 
-class ParallelUNet(nn.Module):
-    """Person + cloth -> prediction, any (height, width) that the strides divide; cloth and person may differ in size."""
-
-    def __init__(self, config: ParallelUNetConfig):
-        super().__init__()
-        self.config = config
-        channels, levels = config.channels, range(config.num_levels)
-        width = 2 if config.skips.startswith("concat") else 1
-        self.conditioner = Conditioner(config)
-        self.cloth_stream = ClothStream(config)
-        self.stem = Stem(9 if config.low_res else 6, channels[0], config.patch, extra=num_maps(config.pose_maps))
-        self.down = nn.ModuleList(Downsample(channels[i - 1], channels[i], config.resample) for i in levels[1:])
-        self.encoder = nn.ModuleList(self._blocks("encoder", i, channels[i]) for i in levels)
-        self.decoder = nn.ModuleList(self._blocks("decoder", i, width * channels[i]) for i in reversed(levels))
-        self.up = nn.ModuleList(Upsample(channels[i], channels[i - 1], config.resample) for i in reversed(levels[1:]))
-        self.head = Head(channels[0], config.patch, config.norm)
-
-    def forward(
-        self, x_t: Image, log_snr: PerSample, conditions: Conditions, cloth_features: ClothFeatures | None = None
-    ) -> Image:
-        """The prediction for x_t at noise level log_snr: eps, v or x0, whichever it was trained for.
-
-        cloth_features   from `encode_cloth`, to save its work; None computes them here
-        Raises DataError if a size is not divisible by the stride.
-        """
-        if cloth_features is None:
-            cloth_features = self.encode_cloth(conditions, log_snr)
-        check_divisible("person", x_t, self.config.stride)
-        embedding, joints = self.conditioner.person(log_snr, conditions)
-        features = iter(cloth_features.blocks)
-        x, skips, places = self._stem(x_t, conditions), [], []
-        for level, blocks in enumerate(self.encoder):
-            if level > 0:
-                x = self.down[level - 1](x)
-            places.append(self._places(conditions.pose, x))
-            for block in blocks:
-                x = block(x, embedding, joints, next(features) if block.cross_attention else None, places[-1])
-                skips.append(x)
-        for level, blocks in enumerate(self.decoder):
-            if level > 0:
-                x = self.up[level - 1](x)
-            for block in blocks:
-                x = join(self.config.skips, x, skips.pop())
-                x = block(x, embedding, joints, next(features) if block.cross_attention else None, places[-1 - level])
-        return self.head(x)
-
-    def encode_cloth(self, conditions: Conditions, log_snr: PerSample | None = None) -> ClothFeatures:
-        """Keys and values of every cross-attention.  If `config.caches_cloth`, they are the same at every noise level:
-        compute them once and pass them to each `forward`.
-
-        Raises DataError if the stream is told the time and log_snr is missing, or if the cloth's size does not fit.
-        """
-        if log_snr is None and not self.config.caches_cloth:
-            raise DataError("the cloth stream of this net depends on the noise level, but log_snr is None. Pass log_snr.")
-        check_divisible("cloth", conditions.cloth, self.config.cloth_stride)
-        outputs = self.cloth_stream(conditions.cloth, self.conditioner.cloth(log_snr, conditions))
-        projected = []
-        for source, attention in self._cross_attentions():
-            cloth = outputs[source]
-            projected.append(attention.project(cloth, self._places(conditions.cloth_pose, cloth)))
-        return ClothFeatures(tuple(projected))
-
-    def _blocks(self, stage: Stage, level: int, in_channels: int) -> nn.ModuleList:
-        blocks = nn.ModuleList()
-        for i in range(self.config.repeats[level]):
-            source = self.config.cloth_source(stage, level, i)
-            cloth_level = None if source is None else source[1]
-            blocks.append(PersonBlock(self.config, level, in_channels, self.config.attends(level, i), cloth_level))
-        return blocks
-
-    def _cross_attentions(self):
-        """(source of its cloth features, module) of every cross-attention, in the order they run."""
-        last = self.config.num_levels - 1
-        for stage, levels in (("encoder", self.encoder), ("decoder", self.decoder)):
-            for n, blocks in enumerate(levels):
-                level = n if stage == "encoder" else last - n
-                for i, block in enumerate(blocks):
-                    if block.cross_attention is not None:
-                        yield self.config.cloth_source(stage, level, i), block.cross_attention
-
-    def _stem(self, x_t: Image, conditions: Conditions) -> Features:
-        images = [x_t, conditions.agnostic]
-        if self.config.low_res:
-            if conditions.low_res is None:
-                raise DataError("this net refines a low-res image, but conditions.low_res is None. Run the stage before.")
-            images.append(F.interpolate(conditions.low_res, size=x_t.shape[-2:], mode="bilinear", align_corners=False))
-        if self.config.pose_maps == "none":
-            return self.stem(*images)
-        height, width = (side // self.config.patch for side in x_t.shape[-2:])
-        return self.stem(*images, extra=pose_maps(self.config.pose_maps, conditions.pose, height, width))
-
-    def _places(self, pose: Pose, x: Features) -> Tokens | None:
-        """Encoded places of the pixels of `x`, in the frame the config names."""
-        if self.config.places == "none":
-            return None
-        places = image_places if self.config.places == "image" else body_places
-        return encode_places(places(pose, *x.shape[-2:]), PLACE_FREQUENCIES).to(x.dtype)
-
-
-def res_block(config: ParallelUNetConfig, in_channels: int, channels: int) -> ResBlock:
-    """A residual block with the choices of `config`."""
+def res_block(config: ParallelUNetConfig, channels: int, place: BlockPlace) -> ResBlock:
+    """A residual block with the choices of `config`; in a decoder, its input may be joined by a skip."""
+    takes_concat = place.stage == "decoder" and config.skips.startswith("concat")
     return ResBlock(
-        in_channels, channels, config.embedding_dim, norm=config.norm, film_at=config.film_at, shortcut=config.shortcut
+        2 * channels if takes_concat else channels,
+        channels,
+        config.embedding_dim,
+        norm=config.norm,
+        film_at=config.film_at,
+        shortcut=config.shortcut,
     )
 
 
-def join(skips: str, x: Features, skip: Features) -> Features:
+def join(skips: Skips, x: Features, skip: Features) -> Float[Tensor, "b c2 h w"]:
     """A decoder's input and what its encoder block left for it."""
     if skips == "concat":
         return torch.cat([x, skip], dim=1)
@@ -273,7 +286,8 @@ def check_divisible(name: str, image: Tensor, stride: int) -> None:
     """Raises DataError unless `stride` divides height and width."""
     height, width = image.shape[-2:]
     if height % stride or width % stride:
+        up_height, up_width = (-(-side // stride) * stride for side in (height, width))
         raise DataError(
             f"the {name} image is {height}x{width} (height x width), but this net needs multiples of {stride}. "
-            f"Resize or pad it to {-(-height // stride) * stride}x{-(-width // stride) * stride}."
+            f"Resize or pad it to {up_height}x{up_width}."
         )
