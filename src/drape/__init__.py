@@ -9,12 +9,17 @@ from typing import TYPE_CHECKING
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from drape.config import RunConfig
     from drape.data.dresscode import DressCode
     from drape.data.sample import TryOnSample
     from drape.data.viton_hd import VitonHD
     from drape.errors import CheckpointError, ConfigError, DataError, DrapeError, TrainingError
     from drape.nets.conditions import Conditions
-    from drape.nets.parallel_unet import ParallelUNet, ParallelUNetConfig
+    from drape.nets.config import ParallelUNetConfig
+    from drape.nets.parallel_unet import ParallelUNet
+    from drape.pipeline.inputs import find_cloth, find_person
+    from drape.pipeline.tryon import TryOnPipeline
+    from drape.presets import preset
 
 _HOME = {
     "CheckpointError": "drape.errors",
@@ -24,10 +29,15 @@ _HOME = {
     "DrapeError": "drape.errors",
     "DressCode": "drape.data.dresscode",
     "ParallelUNet": "drape.nets.parallel_unet",
-    "ParallelUNetConfig": "drape.nets.parallel_unet",
+    "ParallelUNetConfig": "drape.nets.config",
+    "RunConfig": "drape.config",
     "TrainingError": "drape.errors",
+    "TryOnPipeline": "drape.pipeline.tryon",
     "TryOnSample": "drape.data.sample",
     "VitonHD": "drape.data.viton_hd",
+    "find_cloth": "drape.pipeline.inputs",
+    "find_person": "drape.pipeline.inputs",
+    "preset": "drape.presets",
 }
 
 __all__ = [
@@ -39,10 +49,15 @@ __all__ = [
     "DressCode",
     "ParallelUNet",
     "ParallelUNetConfig",
+    "RunConfig",
     "TrainingError",
+    "TryOnPipeline",
     "TryOnSample",
     "VitonHD",
     "__version__",
+    "find_cloth",
+    "find_person",
+    "preset",
 ]
 
 

@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Literal
 
 import torch
 from PIL import Image as PillowImage
@@ -82,7 +82,7 @@ class TryOnPipeline:
         self.net = net.to(device).eval()
 
     @classmethod
-    def from_pretrained(cls, name_or_path: str | Path = "best", device: str = "auto", *, images: int = 1) -> Self:
+    def from_pretrained(cls, name_or_path: str | Path = "best", device: str = "auto", *, images: int = 1) -> "TryOnPipeline":
         """Bundled weights by name, or those in a file or in the folder of a run.
 
         "best" is the largest bundled net that suits the machine and the number of images you are going to ask for.
