@@ -23,25 +23,30 @@ same seed) changes the image inside the mask at least five times more than outsi
 
 import argparse
 import json
+import os
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 
 import numpy as np
 import torch
 from rich.console import Console
-from rich.progress import track
+from rich.progress import Progress, track
 from torch import Tensor
 
-from drape.config import RunConfig
-from drape.data.files import read_warp
+from drape.config import DataConfig, RunConfig
 from drape.data.sample import TryOnSample
-from drape.data.transforms import resize_map
+from drape.data.transforms import resize_mask, resize_rgb, to_bytes, to_signed
 from drape.data.viton_hd import VitonHD
 from drape.errors import DataError, DrapeError
 from drape.evaluation.baselines import mean_colour, true_warp, warped_cloth
 from drape.evaluation.metrics import HIGHER_IS_BETTER, METRICS, SwapChange, swap_change
+from drape.mannequin.dataset import FORMAT, Recipe, write_dataset
+from drape.mannequin.flat import lay_flat
+from drape.mannequin.render import render
+from drape.mannequin.sample import make_cloth, make_person, partner
+from drape.mannequin.seeds import stream
 from drape.pipeline import TryOnPipeline
 from drape.pipeline.compose import to_picture
 from drape.training.preview import grid
@@ -58,11 +63,12 @@ SHEET_ROWS = 12
 
 @dataclass(frozen=True, kw_only=True)
 class Case:
-    """One person and the cloth to be worn: what is given, the exact answer, and where that shows the cloth."""
+    """One person and the cloth to be worn: what is given, the exact answer, and two things only the truth knows."""
 
     given: TryOnSample
     truth: Tensor  # (3, h, w)
-    warp: Tensor  # (2, h, w), NaN where the truth shows no cloth
+    warped: Tensor  # (3, h, w), the answer with the unshaded cloth in its place
+    dressed: Tensor  # (1, h, w), 1 where the answer shows the cloth
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -98,36 +104,81 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
 
 def make_people(people: int, seed: int) -> Path:
     """A mannequin folder with this many people in its test split, made once and kept below build/."""
-    from drape.cli import mannequin
-
     folder = Path(__file__).parents[1] / "build" / f"quality_mini-{seed}-{people}"
-    status = mannequin.run(
-        [str(folder), "--people", "1", "--test", str(people), "--seed", str(seed), "--size", "128x96"]
-    )
-    if status:
-        raise DataError(f"no people could be made in {folder}. Delete it, or give --data.")
+    recipe = Recipe(people=2, test=people, seed=seed, size=(128, 96), textures=None, worn=False)
+    with Progress(console=Console(stderr=True)) as progress:
+        task = progress.add_task("people", total=None)
+        write_dataset(
+            folder,
+            recipe,
+            workers=os.cpu_count() or 1,
+            on_sample=lambda done, todo: progress.update(task, completed=done, total=todo),
+        )
     return folder
 
 
 def read_cases(folder: Path, config: RunConfig | None, people: int) -> list[Case]:
     """The first people of the test split, each with the cloth of the unpaired list, at the net's size."""
     sizes = {"size": (64, 48)} if config is None else {"size": config.resolution, "cloth_size": config.cloth_size}
-    options = {} if config is None else {"agnostic": config.data.agnostic, "pose": config.data.pose}
+    data = DataConfig(mask="shipped") if config is None else config.data
+    options = {"agnostic": data.agnostic, "mask": data.mask, "pose": data.pose}
     given = VitonHD(folder, split="test", setting="unpaired", fields=FIELDS, **sizes, **options)
-    truth = VitonHD(folder, split="test", setting="counterfactual", fields=("person",), **sizes)
+    recipe = read_recipe(folder)
+    exact = ("person", "cloth", "cloth_mask")
+    truth = VitonHD(folder, split="test", setting="counterfactual", size=recipe.size, fields=exact)
     if given.ids != truth.ids or len(given) < people:
         raise DataError(f"{folder} has {len(given)} unpaired people, expected {people}. Make more, or give --people.")
     indices = track(range(people), "reading", console=Console(stderr=True))
-    return [
-        Case(given=given[i], truth=truth[i].person, warp=read_true_warp(folder, given.ids[i][0], sizes["size"]))
-        for i in indices
-    ]
+    return [case_of(given[i], truth[i], true_map(recipe, given.ids[i][0])) for i in indices]
 
 
-def read_true_warp(folder: Path, person_id: str, size: tuple[int, int]) -> Tensor:
-    """For each pixel of the counterfactual the flat cloth's pixel it shows, (2, h, w) in [0, 1], NaN where none."""
-    warp = resize_map(read_warp(folder / "test" / "warp-counterfactual" / f"{person_id}.npz"), size)
-    return torch.from_numpy(np.array(warp.transpose(2, 0, 1)))
+def case_of(given: TryOnSample, truth: TryOnSample, warp: Tensor) -> Case:
+    """What is given at the net's size; the truth at the size it was drawn, shrunk only after the warp."""
+    size = tuple(given.agnostic.shape[-2:])
+    warped = true_warp(truth.person, truth.cloth, truth.cloth_mask, warp)
+    dressed = resize_mask(~warp.isnan().any(dim=0).numpy(), size)
+    return Case(
+        given=given,
+        truth=shrunk(truth.person, size),
+        warped=shrunk(warped, size),
+        dressed=torch.from_numpy(dressed[None].astype(np.float32)),
+    )
+
+
+def shrunk(image: Tensor, size: tuple[int, int]) -> Tensor:
+    """The image at another size, as the reader would have it."""
+    rgb = resize_rgb(to_bytes(image).permute(1, 2, 0).numpy(), size)
+    return to_signed(torch.from_numpy(np.array(rgb.transpose(2, 0, 1))))
+
+
+def read_recipe(folder: Path) -> Recipe:
+    """The arguments that made a mannequin folder.  Raises DataError if it is not one of this version's."""
+    path = folder / "dataset.json"
+    try:
+        words = json.loads(path.read_text(encoding="utf-8"))
+        made = {field.name: words[field.name] for field in fields(Recipe)}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DataError(
+            f"{path} does not describe a mannequin folder ({error!r}). Make one with 'drape mannequin'."
+        ) from error
+    if words.get("format") != FORMAT:
+        raise DataError(
+            f"{folder} has mannequin format {words.get('format')}, this version draws {FORMAT}. Make it again."
+        )
+    return Recipe(**{**made, "size": tuple(made["size"])})
+
+
+def true_map(recipe: Recipe, person_id: str) -> Tensor:
+    """For each pixel of the counterfactual the flat cloth's pixel it shows, (2, h, w) in [0, 1], NaN where none.
+
+    The folder stores it for the person's own cloth only, so the geometry, which no texture changes, is drawn again.
+    """
+    index = next(i for i in range(recipe.test) if recipe.name("test", i) == person_id)
+    other = partner(index, recipe.test)
+    cloth = make_cloth(recipe.seed, other, "test")
+    flat = lay_flat(cloth, recipe.size, stream(recipe.seed, "test", other, "table"))
+    warp = render(make_person(recipe.seed, index, "test"), cloth, flat, recipe.size).warp
+    return torch.from_numpy(warp.transpose(2, 0, 1).copy())
 
 
 def compare(cases: Sequence[Case], pipeline: TryOnPipeline | None, arguments: argparse.Namespace) -> int:
@@ -141,8 +192,7 @@ def compare(cases: Sequence[Case], pipeline: TryOnPipeline | None, arguments: ar
         change = swap_change(images["weights"], dress(swapped(given), seeds), stack(cases, "agnostic_mask"))
     truth = torch.stack([case.truth for case in cases])
     in_mask = measure(images, truth, stack(cases, "agnostic_mask"))
-    dressed = (~torch.stack([case.warp for case in cases]).isnan().any(dim=1, keepdim=True)).float()
-    on_cloth = measure(images, truth, dressed * stack(cases, "agnostic_mask"))
+    on_cloth = measure(images, truth, torch.stack([case.dressed for case in cases]) * stack(cases, "agnostic_mask"))
     missed = [] if change is None else missed_targets(in_mask, change)
     if arguments.out is not None:
         write(arguments.out, cases, images, {"in the mask": in_mask, "on the cloth": on_cloth}, change, missed)
@@ -168,7 +218,7 @@ def dress_without_learning(cases: Sequence[Case]) -> dict[str, Tensor]:
             "copy of the old person": case.given.person,
             "mean cloth colour": mean_colour(case.given),
             "silhouette spline": warped_cloth(case.given),
-            "true warp, unshaded": true_warp(case.truth, case.given.cloth, case.given.cloth_mask, case.warp),
+            "true warp, unshaded": case.warped,
         }.items():
             images.setdefault(name, []).append(image)
     return {name: torch.stack(each) for name, each in images.items()}
