@@ -71,6 +71,7 @@ def sample_files(sample: MannequinSample, name: str) -> Iterator[tuple[str, byte
     yield f"openpose_json/{name}_keypoints.json", openpose_json(sample.joints).encode()
     yield f"warp/{name}.npz", _npz(sample.warp)
     yield f"counterfactual/{name}.jpg", _jpeg(sample.counterfactual)
+    yield f"warp-counterfactual/{name}.npz", _npz(sample.counterfactual_warp)
     if sample.worn is not None:
         yield f"cloth-worn/{name}.jpg", _jpeg(sample.worn.image)
         yield f"cloth-worn-mask/{name}.jpg", _jpeg(sample.worn.mask.astype(np.uint8) * 255)
@@ -161,7 +162,7 @@ def _prepare(out: Path, recipe: Recipe) -> None:
     elif out.is_dir() and any(out.iterdir()):
         raise DataError(f"{out} is not empty and holds no dataset.json of ours. Name a new folder.")
     names = {"cloth", "cloth-mask", "image-parse-v3", "image-parse-agnostic-v3.2", "agnostic-v3.2", "agnostic-mask", "image-densepose",
-             "openpose_img", "openpose_json", "warp", "counterfactual", "image"}  # fmt: skip
+             "openpose_img", "openpose_json", "warp", "counterfactual", "warp-counterfactual", "image"}  # fmt: skip
     if recipe.worn:
         names |= {"cloth-worn", "cloth-worn-mask", "openpose_json-worn"}
     for split in ("train", "test") if recipe.test else ("train",):

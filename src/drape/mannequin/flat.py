@@ -1,6 +1,7 @@
 """The cloth on the table: albedo (what the warp shows) and the product photo (shaded, on near-white)."""
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numba
 import numpy as np
@@ -9,6 +10,7 @@ from drape.mannequin import raster
 from drape.mannequin.cloth import TRAITS, ClothMesh, Cut, build_cloth
 from drape.mannequin.fabric import Array32, Fabric, paint, sleeve_fabric
 from drape.mannequin.rest import smoothstep
+from drape.mannequin.seeds import stream
 
 DETAIL = 2  # samples per cloth pixel along each axis
 
@@ -21,7 +23,7 @@ class Cloth:
     fabric: Fabric
     trim: int  # 0: as the fabric; 1: second colour
     details: int  # bits: buttons' colour, chest pocket, drawstring, neck label
-    seed: int
+    seed: int  # of its folds on the table
 
 
 @dataclass(frozen=True)
@@ -38,8 +40,10 @@ class FlatCloth:
     pixels_per_metre: float
 
 
-def lay_flat(cloth: Cloth, size: tuple[int, int], rng: np.random.Generator) -> FlatCloth:
-    """The cloth filling a picture of `size` (height, width)."""
+@lru_cache(maxsize=3)
+def lay_flat(cloth: Cloth, size: tuple[int, int]) -> FlatCloth:
+    """The cloth filling a picture of `size` (height, width); the last three are kept."""
+    rng = stream(cloth.seed, "table")
     mesh = build_cloth(cloth.cut)
     height, width = size[0] * DETAIL, size[1] * DETAIL
     kept = mesh.flat[mesh.keep > 0]

@@ -1,5 +1,7 @@
 """Colour and light of every sample in one pass over the picture: texture, folds, soft light, contact shadows."""
 
+from typing import NamedTuple
+
 import numba
 import numpy as np
 
@@ -24,34 +26,45 @@ def _read(image, x, y, out):
         out[k] = top * (1 - ty) + bottom * ty
 
 
-def rays(light: np.ndarray, scale: float) -> tuple[np.ndarray, np.ndarray]:
-    """Where occluders are looked for: rows (dx, dy, height of the ray, weight) towards the light, (dx, dy, reach) around."""
-    towards = [(light[0] * s * scale, -light[1] * s * scale, light[2] * s, 1.15 - s / SHADOW_REACH) for s in 0.018 * np.arange(1, 9)]
-    turns = 0.785398 * np.arange(8) + 0.4
-    around = [(np.cos(a) * r * scale, np.sin(a) * r * scale, r) for a in turns for r in (0.022, 0.044)]
-    return np.array(towards), np.array(around)
+class Rays(NamedTuple):
+    """Where occluders are looked for: steps in samples and, for each, what the nearness there is compared with."""
+
+    towards: np.ndarray  # (8, 2) int: dx, dy along the light
+    rise: np.ndarray  # (8,) how much nearer the ray is by then, metres
+    strength: np.ndarray  # (8,)
+    around: np.ndarray  # (16, 2) int: dx, dy on two rings
+    reach: np.ndarray  # (16,) radius of the ring, metres
+
+
+def rays(light: np.ndarray, scale: float) -> Rays:
+    """The probes for a direction of light at `scale` samples per metre."""
+    s = 0.018 * np.arange(1, 9)
+    towards = np.rint(np.stack([light[0] * s * scale, -light[1] * s * scale], 1)).astype(np.int64)
+    turns, reach = np.repeat(0.785398 * np.arange(8) + 0.4, 2), np.tile([0.022, 0.044], 8)
+    around = np.rint(np.stack([np.cos(turns), np.sin(turns)], 1) * reach[:, None] * scale).astype(np.int64)
+    return Rays(towards, light[2] * s, 1.15 - s / SHADOW_REACH, around, reach)
 
 
 @numba.njit(cache=True, nogil=True)
-def _occlusion(depth, x, y, towards, around):
+def _occlusion(depth, x, y, rays):
     """(shadow, hollow) in [0, 1]: blocked key light, and sky hidden by nearer surfaces around."""
     height, width = depth.shape
     z = depth[y, x]
     blocked, total = 0.0, 0.0
-    for k in range(towards.shape[0]):
-        sx, sy = x + int(np.rint(towards[k, 0])), y + int(np.rint(towards[k, 1]))
+    for k in range(rays.towards.shape[0]):
+        sx, sy = x + rays.towards[k, 0], y + rays.towards[k, 1]
         if sx < 0 or sy < 0 or sx >= width or sy >= height:
             continue
-        rise = depth[sy, sx] - (z + towards[k, 2])
+        rise = depth[sy, sx] - z - rays.rise[k]
         if rise > 0.006:
-            blocked = max(blocked, min(1.0, (rise - 0.006) / 0.02) * towards[k, 3])
-    for k in range(around.shape[0]):
-        sx, sy = x + int(np.rint(around[k, 0])), y + int(np.rint(around[k, 1]))
+            blocked = max(blocked, min(1.0, (rise - 0.006) / 0.02) * rays.strength[k])
+    for k in range(rays.around.shape[0]):
+        sx, sy = x + rays.around[k, 0], y + rays.around[k, 1]
         if sx < 0 or sy < 0 or sx >= width or sy >= height:
             continue
         rise = depth[sy, sx] - z
-        if rise > 0.004:
-            total += min(1.0, (rise - 0.004) / around[k, 2]) * max(0.0, 1.0 - rise / 0.25)
+        if rise > 0.004 and rise < 0.25:
+            total += min(1.0, (rise - 0.004) / rays.reach[k]) * (1.0 - 4.0 * rise)
     return 1.0 - 0.55 * min(1.0, blocked), 1.0 - 0.55 * min(1.0, total / 9.0)
 
 
@@ -97,7 +110,7 @@ def _colour(v, material, flat_albedo, flat_depth, face, rgb):
 
 
 @numba.njit(cache=True, nogil=True)
-def paint_samples(triangle, weights, depth, triangles, values, material, flat_albedo, flat_depth, face, folds, light, softness, warmth, towards, around):
+def paint_samples(triangle, weights, depth, triangles, values, material, flat_albedo, flat_depth, face, folds, light, softness, warmth, rays):
     """(albedo, shaded (h, w, 3), texture (h, w, 2), shown, is_cloth) of every sample; black where nothing is hit."""
     height, width = triangle.shape
     albedo = np.zeros((height, width, 3), np.float32)
@@ -123,7 +136,7 @@ def paint_samples(triangle, weights, depth, triangles, values, material, flat_al
             shown[y, x] = _colour(v, kind, flat_albedo, flat_depth, face, rgb)
             is_cloth[y, x] = kind == CLOTH
             texture[y, x, 0], texture[y, x, 1] = v[6], v[7]
-            shadow, hollow = _occlusion(depth, x, y, towards, around)
+            shadow, hollow = _occlusion(depth, x, y, rays)
             key, sky, shine = _level(v, kind, folds, slope, light, half, softness)
             level = dark * sky * hollow + (1.12 - dark) * key * shadow + shine
             for k in range(3):

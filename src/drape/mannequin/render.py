@@ -38,7 +38,7 @@ def render(person: Person, cloth: Cloth, flat: FlatCloth, size: tuple[int, int])
     light = np.array(person.light)
     albedo, shaded, texture, shown, is_cloth = paint_samples(
         hits.triangle, hits.weights, hits.depth, stage.triangles, values, stage.material, flat.albedo, flat.depth,
-        face_paint(person), _folds(person.fold_seed), light, person.softness, person.warmth, *rays(light, person.zoom * fine[0]),
+        face_paint(person, int(np.clip(size[0] // 2, 64, 256))), _folds(person.fold_seed), light, person.softness, person.warmth, rays(light, person.zoom * fine[0]),
     )  # fmt: skip
     label = raster.nearest(hits.triangle, hits.weights, stage.triangles, stage.label)
     ground = backdrop(person.backdrop, size) * (1 - _reduce((hits.triangle >= 0)[..., None]))

@@ -1,7 +1,6 @@
 """One sample of the mannequin world: every modality of one person, from (seed, split, index) alone."""
 
 from dataclasses import dataclass, replace
-from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +10,7 @@ from drape.data.agnostic import agnostic_mask_v32, parse_agnostic_v32
 from drape.data.parse_labels import UPPER_CLOTHES, is_any
 from drape.mannequin.cloth import sample_cut
 from drape.mannequin.fabric import sample_fabric
-from drape.mannequin.flat import Cloth, FlatCloth, lay_flat
+from drape.mannequin.flat import Cloth, lay_flat
 from drape.mannequin.keypoints import body_25
 from drape.mannequin.poses import sample_pose
 from drape.mannequin.render import View, body_parts, render
@@ -46,6 +45,7 @@ class MannequinSample:
     joints: NDArray[np.float64]
     warp: NDArray[np.float16]  # (h, w, 2) cloth x, y in [0, 1], NaN where none
     counterfactual: Rgb  # the same person in `make_cloth(seed, other)`
+    counterfactual_warp: NDArray[np.float16]  # into the flat picture of that cloth
     other: int
     worn: Worn | None
 
@@ -59,14 +59,9 @@ def make_cloth(seed: int, index: int, split: str = "train", textures: Textures =
     """The cloth of an index."""
     rng = stream(seed, split, index, "cloth")
     cut = sample_cut(rng)
-    return Cloth(cut=cut, fabric=sample_fabric(rng, textures), trim=int(rng.integers(2)), details=int(rng.integers(16)), seed=index)
-
-
-@lru_cache(maxsize=3)
-def _flat_of(seed: int, index: int, split: str, textures: Textures, size: tuple[int, int]) -> FlatCloth:
-    """The flat cloth of an index; kept, because the next sample needs it again."""
-    cloth = make_cloth(seed, index, split, textures)
-    return lay_flat(cloth, size, stream(seed, split, index, "table"))
+    fabric = sample_fabric(rng, textures)
+    trim, details, table = int(rng.integers(2)), int(rng.integers(16)), int(rng.integers(2**31))
+    return Cloth(cut=cut, fabric=fabric, trim=trim, details=details, seed=table)
 
 
 def partner(index: int, count: int) -> int:
@@ -76,7 +71,7 @@ def partner(index: int, count: int) -> int:
 
 def render_person_in(person: Person, cloth: Cloth, size: tuple[int, int]) -> View:
     """The person in a cloth, at any (height, width)."""
-    return render(person, cloth, lay_flat(cloth, size, stream(cloth.seed, "table")), size)
+    return render(person, cloth, lay_flat(cloth, size), size)
 
 
 def make_sample(seed: int, index: int, size: tuple[int, int], textures: Textures = (), split: str = "train", *,
@@ -84,12 +79,12 @@ def make_sample(seed: int, index: int, size: tuple[int, int], textures: Textures
     """Sample `index` of a split; `other` is the index whose cloth the counterfactual wears (default: the next)."""
     other = index + 1 if other is None else other
     person, cloth = make_person(seed, index, split), make_cloth(seed, index, split, textures)
-    flat = _flat_of(seed, index, split, textures, size)
+    flat = lay_flat(cloth, size)
     view = render(person, cloth, flat, size)
     joints = body_25(view.joints, size)
     mask = agnostic_mask_v32(view.parse, joints) | is_any(view.parse, UPPER_CLOTHES)
     image = to_bytes(view.image)
-    swapped = render(person, make_cloth(seed, other, split, textures), _flat_of(seed, other, split, textures, size), size)
+    swapped = render_person_in(person, make_cloth(seed, other, split, textures), size)
     return MannequinSample(
         image=image,
         cloth=to_bytes(flat.image),
@@ -102,15 +97,16 @@ def make_sample(seed: int, index: int, size: tuple[int, int], textures: Textures
         joints=joints,
         warp=view.warp.astype(np.float16),
         counterfactual=to_bytes(swapped.image),
+        counterfactual_warp=swapped.warp.astype(np.float16),
         other=other,
-        worn=_worn(seed, index, split, person, cloth, flat, size) if worn else None,
+        worn=_worn(seed, index, split, person, cloth, size) if worn else None,
     )
 
 
-def _worn(seed: int, index: int, split: str, person: Person, cloth: Cloth, flat: FlatCloth, size: tuple[int, int]) -> Worn:
+def _worn(seed: int, index: int, split: str, person: Person, cloth: Cloth, size: tuple[int, int]) -> Worn:
     """The same person and cloth in a second pose, cut out on white."""
     rng = stream(seed, split, index, "second pose")
-    view = render(replace(person, pose=sample_pose(rng, person.figure)), cloth, flat, size)
+    view = render_person_in(replace(person, pose=sample_pose(rng, person.figure)), cloth, size)
     mask = view.cloth_share > 0.5
     image = np.where(mask[..., None], to_bytes(view.image), np.uint8(255))
     return Worn(image, mask, body_25(view.joints, size))
