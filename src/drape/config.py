@@ -24,14 +24,15 @@ class DiffusionConfig:
     """What the net predicts, and how noise levels are spread over t in [0, 1].
 
     shift        add 2 log(64 / sqrt(height * width)) to the log-SNR  [Hoogeboom et al. 2023, eq. 7]
-    gamma        the clamp of min-SNR weighting  [Hang et al. 2023]
+    weighting    of the squared error over noise levels, see drape.diffusion.weighting
+    gamma        its largest SNR  [Hang et al. 2023]
     mask_weight  how many times a pixel inside the agnostic mask counts; 1 is the paper's plain average
     """
 
     target: Literal["v", "eps", "x0"] = "v"
     schedule: Literal["cosine", "linear"] = "cosine"
     shift: bool = True
-    weighting: Literal["min-snr", "uniform"] = "min-snr"
+    weighting: Literal["clipped-snr", "min-snr", "uniform"] = "clipped-snr"
     gamma: float = 5.0
     mask_weight: float = 1.0
 

@@ -23,7 +23,7 @@ def mini_64() -> RunConfig:
         resolution=(64, 48),
         diffusion=DiffusionConfig(mask_weight=4.0),
         data=DataConfig(settings=("paired", "counterfactual")),
-        optim=OptimConfig(lr=6e-4, warmup_images=5_000, decay=0.3),
+        optim=OptimConfig(lr=8e-4, warmup_images=5_000, decay=0.3),
         ema=EmaConfig(half_life_images=20_000),
         batch_size=32,
         images=400_000,
@@ -33,12 +33,27 @@ def mini_64() -> RunConfig:
 
 def tiny() -> RunConfig:
     """32x24, a few seconds on any machine: the same code path as every other preset, for tests and first steps."""
-    net = replace(sizes.mini_64(), channels=(32, 64), cloth_channels=(32, 32), repeats=(1, 1), cloth_encoder_repeats=(1, 1),
-                  embedding_dim=64, head_dim=32)  # fmt: skip
+    net = replace(
+        sizes.mini_64(),
+        channels=(32, 64, 64),
+        repeats=(1, 1, 1),
+        cloth_channels=(32, 32, 32),
+        cloth_encoder_repeats=(1, 1, 0),
+        embedding_dim=64,
+        head_dim=32,
+    )
     return replace(
-        mini_64(), name="tiny", net=net, resolution=(32, 24), batch_size=8, images=800, precision="fp32",
-        optim=OptimConfig(lr=1e-3, warmup_images=100), checkpoint_every=200, preview_every=400,
-    )  # fmt: skip
+        mini_64(),
+        name="tiny",
+        net=net,
+        resolution=(32, 24),
+        optim=OptimConfig(lr=1e-3, warmup_images=100),
+        batch_size=8,
+        images=800,
+        precision="fp32",
+        checkpoint_every=200,
+        preview_every=400,
+    )
 
 
 def small_128() -> RunConfig:

@@ -35,3 +35,21 @@ def min_snr(log_snr: PerSample, kind: Target, gamma: float = 5.0) -> PerSample:
         case "v":
             return torch.minimum(torch.sigmoid(log_snr), gamma * torch.sigmoid(-log_snr))
     assert_never(kind)
+
+
+def clipped_snr(log_snr: PerSample, kind: Target, gamma: float = 5.0) -> PerSample:
+    """clip(SNR, 1, gamma) in x0 space: min-SNR from above, truncated SNR from below.  [Salimans & Ho 2022, sec. 4]
+
+    min-SNR alone falls with SNR where there is little but noise, and that is where a try-on is decided: the image
+    says nothing there, only the conditions do.  With v, an image of pure noise counts 1 instead of 0.
+    """
+    match kind:
+        case "x0":
+            least = torch.ones_like(log_snr)
+        case "eps":
+            least = torch.exp(-log_snr)
+        case "v":
+            least = torch.sigmoid(-log_snr)
+        case _:
+            assert_never(kind)
+    return torch.maximum(min_snr(log_snr, kind, gamma), least)

@@ -1,7 +1,7 @@
 """The training loss: how far the net's output is from its target, per image and noise level."""
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import NamedTuple, assert_never
 
 import torch
 from jaxtyping import Float
@@ -11,7 +11,7 @@ from drape.conditioning import conditions_of
 from drape.config import RunConfig
 from drape.data.sample import TryOnBatch
 from drape.diffusion.prediction import add_noise, target_of
-from drape.diffusion.weighting import min_snr, uniform
+from drape.diffusion.weighting import clipped_snr, min_snr, uniform
 from drape.training.randomness import Draws
 
 
@@ -45,6 +45,12 @@ def diffusion_loss(net: Callable[..., Tensor], config: RunConfig, batch: TryOnBa
 
 def level_weight(config: RunConfig, log_snr: Float[Tensor, " b"]) -> Float[Tensor, " b"]:
     """How much an image at this noise level counts."""
-    if config.diffusion.weighting == "min-snr":
-        return min_snr(log_snr, config.diffusion.target, gamma=config.diffusion.gamma)
-    return uniform(log_snr, config.diffusion.target)
+    kind, gamma = config.diffusion.target, config.diffusion.gamma
+    match config.diffusion.weighting:
+        case "clipped-snr":
+            return clipped_snr(log_snr, kind, gamma)
+        case "min-snr":
+            return min_snr(log_snr, kind, gamma)
+        case "uniform":
+            return uniform(log_snr, kind)
+    assert_never(config.diffusion.weighting)
