@@ -26,7 +26,7 @@ import json
 import os
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -36,17 +36,14 @@ from rich.progress import Progress, track
 from torch import Tensor
 
 from drape.config import DataConfig, RunConfig
+from drape.data.files import read_warp
 from drape.data.sample import TryOnSample
 from drape.data.transforms import resize_mask, resize_rgb, to_bytes, to_signed
 from drape.data.viton_hd import VitonHD
 from drape.errors import DataError, DrapeError
 from drape.evaluation.baselines import mean_colour, true_warp, warped_cloth
 from drape.evaluation.metrics import HIGHER_IS_BETTER, METRICS, SwapChange, swap_change
-from drape.mannequin.dataset import FORMAT, Recipe, write_dataset
-from drape.mannequin.flat import lay_flat
-from drape.mannequin.render import render
-from drape.mannequin.sample import make_cloth, make_person, partner
-from drape.mannequin.seeds import stream
+from drape.mannequin.dataset import Recipe, write_dataset
 from drape.pipeline import TryOnPipeline
 from drape.pipeline.compose import to_picture
 from drape.training.preview import grid
@@ -123,17 +120,22 @@ def read_cases(folder: Path, config: RunConfig | None, people: int) -> list[Case
     data = DataConfig(mask="shipped") if config is None else config.data
     options = {"agnostic": data.agnostic, "mask": data.mask, "pose": data.pose}
     given = VitonHD(folder, split="test", setting="unpaired", fields=FIELDS, **sizes, **options)
-    recipe = read_recipe(folder)
-    exact = ("person", "cloth", "cloth_mask")
-    truth = VitonHD(folder, split="test", setting="counterfactual", size=recipe.size, fields=exact)
-    if given.ids != truth.ids or len(given) < people:
+    files = [folder / "test" / "warp-counterfactual" / f"{person}.npz" for person, _ in given.ids[:people]]
+    if len(given) < people:
         raise DataError(f"{folder} has {len(given)} unpaired people, expected {people}. Make more, or give --people.")
+    warps = [torch.from_numpy(read_warp(file).transpose(2, 0, 1).copy()) for file in files]
+    size, exact = tuple(warps[0].shape[-2:]), ("person", "cloth", "cloth_mask")
+    truth = VitonHD(folder, split="test", setting="counterfactual", size=size, fields=exact)
+    assert given.ids == truth.ids
     indices = track(range(people), "reading", console=Console(stderr=True))
-    return [case_of(given[i], truth[i], true_map(recipe, given.ids[i][0])) for i in indices]
+    return [case_of(given[i], truth[i], warps[i]) for i in indices]
 
 
 def case_of(given: TryOnSample, truth: TryOnSample, warp: Tensor) -> Case:
-    """What is given at the net's size; the truth at the size it was drawn, shrunk only after the warp."""
+    """What is given at the net's size; the truth at the size it was drawn, shrunk only after the warp.
+
+    warp   for each pixel of the counterfactual the flat cloth's pixel it shows, (2, h, w) in [0, 1], NaN where none
+    """
     size = tuple(given.agnostic.shape[-2:])
     warped = true_warp(truth.person, truth.cloth, truth.cloth_mask, warp)
     dressed = resize_mask(~warp.isnan().any(dim=0).numpy(), size)
@@ -149,36 +151,6 @@ def shrunk(image: Tensor, size: tuple[int, int]) -> Tensor:
     """The image at another size, as the reader would have it."""
     rgb = resize_rgb(to_bytes(image).permute(1, 2, 0).numpy(), size)
     return to_signed(torch.from_numpy(np.array(rgb.transpose(2, 0, 1))))
-
-
-def read_recipe(folder: Path) -> Recipe:
-    """The arguments that made a mannequin folder.  Raises DataError if it is not one of this version's."""
-    path = folder / "dataset.json"
-    try:
-        words = json.loads(path.read_text(encoding="utf-8"))
-        made = {field.name: words[field.name] for field in fields(Recipe)}
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise DataError(
-            f"{path} does not describe a mannequin folder ({error!r}). Make one with 'drape mannequin'."
-        ) from error
-    if words.get("format") != FORMAT:
-        raise DataError(
-            f"{folder} has mannequin format {words.get('format')}, this version draws {FORMAT}. Make it again."
-        )
-    return Recipe(**{**made, "size": tuple(made["size"])})
-
-
-def true_map(recipe: Recipe, person_id: str) -> Tensor:
-    """For each pixel of the counterfactual the flat cloth's pixel it shows, (2, h, w) in [0, 1], NaN where none.
-
-    The folder stores it for the person's own cloth only, so the geometry, which no texture changes, is drawn again.
-    """
-    index = next(i for i in range(recipe.test) if recipe.name("test", i) == person_id)
-    other = partner(index, recipe.test)
-    cloth = make_cloth(recipe.seed, other, "test")
-    flat = lay_flat(cloth, recipe.size, stream(recipe.seed, "test", other, "table"))
-    warp = render(make_person(recipe.seed, index, "test"), cloth, flat, recipe.size).warp
-    return torch.from_numpy(warp.transpose(2, 0, 1).copy())
 
 
 def compare(cases: Sequence[Case], pipeline: TryOnPipeline | None, arguments: argparse.Namespace) -> int:
