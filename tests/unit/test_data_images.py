@@ -163,7 +163,7 @@ def test_labels_are_indices_and_never_colours(tmp_path: Path) -> None:
     assert np.array_equal(read_labels(tmp_path / "gray.png"), parse)
     assert np.array_equal(read_labels(tmp_path / "palette.png"), parse)
     image.convert("RGB").save(tmp_path / "colours.png")
-    with pytest.raises(DataError, match="mode RGB.*never convert"):
+    with pytest.raises(DataError, match=r"mode RGB.*never convert"):
         read_labels(tmp_path / "colours.png")
 
 

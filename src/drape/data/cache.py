@@ -7,9 +7,8 @@ import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -17,10 +16,9 @@ from jaxtyping import Bool, Int64
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
-from torch.utils.data import DataLoader
 
-from drape.data.compact import Arrays, Compact, Words, expand, to_sample
-from drape.data.loader import Reader, mirror
+from drape.data.compact import Arrays, Compact, Words, to_batch, to_sample
+from drape.data.loader import Reader, decoded, mirror
 from drape.data.sample import TryOnBatch, TryOnSample
 from drape.errors import DataError
 
@@ -58,12 +56,8 @@ class Cached:
 
     def batch(self, indices: Int64[Tensor, " b"], flip: Bool[Tensor, " b"] | None = None) -> TryOnBatch:
         """These samples as a batch, those where `flip` is True mirrored."""
-        values: dict[str, Any] = dict(
-            expand({name: array[indices] for name, array in self.arrays.items()}, self.fields)
-        )
-        columns = zip(*(self.words[index] for index in indices.tolist()), strict=True)
-        values.update(zip(Words._fields, columns, strict=True))
-        batch = TryOnBatch(**values)
+        arrays = {name: array[indices] for name, array in self.arrays.items()}
+        batch = to_batch(arrays, [self.words[index] for index in indices.tolist()], self.fields)
         return batch if flip is None else mirror(batch, flip)
 
 
@@ -86,12 +80,14 @@ def cache(reader: Reader, *, workers: int = 0, progress: Progress | None = None,
         return kept
     arrays: dict[str, np.ndarray] = {}
     words: list[Words] = []
-    for decoded, sample_words in _decoded(reader, workers):
-        for name, array in decoded.items():
+    chunks = [list(range(first, min(first + CHUNK, len(reader)))) for first in range(0, len(reader), CHUNK)]
+    for decoded_arrays, decoded_words in decoded(reader, workers=min(workers, len(chunks)), batches=chunks):
+        done = slice(len(words), len(words) + len(decoded_words))
+        for name, array in decoded_arrays.items():
             if name not in arrays:
-                arrays[name] = np.empty((len(reader), *array.shape), dtype=array.dtype)
-            arrays[name][len(words)] = array
-        words.append(sample_words)
+                arrays[name] = np.empty((len(reader), *array.shape[1:]), dtype=array.dtype)
+            arrays[name][done] = array
+        words += decoded_words
         if progress is not None:
             progress(len(words), len(reader))
     cached = Cached({name: torch.from_numpy(array) for name, array in arrays.items()}, words, reader.fields)
@@ -109,39 +105,6 @@ def content_key(reader: Reader) -> str:
     for path, status in reader.folders.files():
         digest.update(f"{path}\0{status.st_size}\0{status.st_mtime_ns}\n".encode("utf-8", "surrogateescape"))
     return digest.hexdigest()
-
-
-class _Decode:
-    """Compact samples as numpy arrays, which travel between processes without shared memory; a DataError as a value."""
-
-    def __init__(self, reader: Reader) -> None:
-        self.reader = reader
-
-    def __len__(self) -> int:
-        return len(self.reader)
-
-    def __getitem__(self, index: int) -> "tuple[dict[str, np.ndarray], Words] | DataError":
-        try:
-            arrays, words = self.reader.compact(index)
-        except DataError as error:
-            return error
-        return {name: array.numpy() for name, array in arrays.items()}, words
-
-
-def _decoded(reader: Reader, workers: int) -> Iterator[tuple[dict[str, np.ndarray], Words]]:
-    """Every sample in order, as numpy arrays."""
-    loader: DataLoader[Any] = DataLoader(
-        _Decode(reader),  # type: ignore[arg-type]  # any object with a length and items will do
-        batch_size=CHUNK,
-        num_workers=min(workers, -(-len(reader) // CHUNK)),
-        collate_fn=list,
-        generator=torch.Generator(),  # else making the iterator would draw from torch's global generator
-    )
-    for chunk in loader:
-        for sample in chunk:
-            if isinstance(sample, DataError):
-                raise sample
-            yield sample
 
 
 def _load(file: Path, reader: Reader) -> Cached | None:

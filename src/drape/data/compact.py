@@ -13,7 +13,7 @@ from jaxtyping import UInt8
 from numpy import ndarray
 from torch import Tensor
 
-from drape.data.sample import TENSOR_FIELDS, ClothKind, TryOnSample
+from drape.data.sample import TENSOR_FIELDS, ClothKind, TryOnBatch, TryOnSample
 from drape.data.transforms import to_signed
 
 Arrays = dict[str, Tensor]
@@ -60,6 +60,13 @@ def to_sample(compact: Compact, fields: Sequence[str]) -> TryOnSample:
     """The record; fields not asked for are None."""
     values: dict[str, Any] = {**expand(compact.arrays, fields), **compact.words._asdict()}
     return TryOnSample(**values)
+
+
+def to_batch(arrays: Mapping[str, Tensor], words: Sequence[Words], fields: Sequence[str]) -> TryOnBatch:
+    """The batch of stacked samples; fields not asked for are None."""
+    values: dict[str, Any] = dict(expand(arrays, fields))
+    values.update(zip(Words._fields, zip(*words, strict=True), strict=True))
+    return TryOnBatch(**values)
 
 
 def stored_names(fields: Sequence[str], *, has_original: bool) -> tuple[str, ...]:

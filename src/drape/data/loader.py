@@ -5,7 +5,7 @@ next image, whatever the batch size of the rest, the number of workers, or wheth
 """
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import lru_cache
 from typing import Any, Protocol, runtime_checkable
@@ -16,12 +16,15 @@ from jaxtyping import Bool, Int64
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from drape.data.compact import Compact
+from drape.data.compact import Compact, Words, to_batch
 from drape.data.files import Folders
 from drape.data.parse_labels import MIRRORED
 from drape.data.pose import mirror_pose
 from drape.data.sample import TENSOR_FIELDS, WORD_FIELDS, TryOnBatch, TryOnSample
 from drape.errors import DataError
+
+Decoded = tuple[dict[str, np.ndarray], list[Words]]
+"""Stacked arrays by field (see compact.Arrays), and the words of each sample."""
 
 
 @runtime_checkable
@@ -88,16 +91,33 @@ def mirror(batch: TryOnBatch, where: Bool[Tensor, " b"]) -> TryOnBatch:
 
 
 def stream(reader: Reader, *, seed: int, images_seen: int, batch_size: int, workers: int = 0) -> Iterator[TryOnBatch]:
-    """Batches from `images_seen` on without end, read from disk by `workers` processes, in the order of `order`."""
+    """Batches from `images_seen` on without end, read from disk by `workers` processes, in the order of `order`.
+
+    Raises DataError where the run comes to a sample that cannot be read.
+    """
+    forever = _Forever(seed, len(reader), images_seen, batch_size)
+    for arrays, words in decoded(reader, workers=workers, batches=forever):
+        yield to_batch({name: torch.from_numpy(array) for name, array in arrays.items()}, words, reader.fields)
+
+
+def decoded(reader: Reader, *, workers: int, batches: Iterable[list[int]]) -> Iterator[Decoded]:
+    """Stacked arrays and words of the samples of each batch of indices, in this order, decoded by `workers` processes.
+
+    Bytes travel between processes as numpy arrays through pipes: torch tensors would need a file descriptor
+    each and a shared memory that containers keep small.  A DataError travels as a value, since a worker would
+    bury its one line in a traceback.
+    """
     loader: DataLoader[Any] = DataLoader(
-        _Fetch(reader),  # type: ignore[arg-type]  # any object with a length and items will do
-        batch_sampler=_Forever(seed, len(reader), images_seen, batch_size),
+        _Decode(reader),  # type: ignore[arg-type]  # any object with a length and items will do
+        batch_sampler=batches,
         num_workers=workers,
-        collate_fn=list,
+        collate_fn=_stacked,
         generator=torch.Generator(),  # else making the iterator would draw from torch's global generator
     )
-    for fetched in loader:
-        yield collate([_delivered(sample) for sample in fetched])
+    for batch in loader:
+        if isinstance(batch, DataError):
+            raise batch
+        yield batch
 
 
 class _Forever:
@@ -114,8 +134,8 @@ class _Forever:
             seen += self.batch_size
 
 
-class _Fetch:
-    """A reader whose DataErrors travel as values: a worker process would bury their one line in a traceback."""
+class _Decode:
+    """A reader's samples as numpy arrays and words, or the DataError in their place."""
 
     def __init__(self, reader: Reader) -> None:
         self.reader = reader
@@ -123,17 +143,22 @@ class _Fetch:
     def __len__(self) -> int:
         return len(self.reader)
 
-    def __getitem__(self, index: int) -> TryOnSample | DataError:
+    def __getitem__(self, index: int) -> Decoded | DataError:
         try:
-            return self.reader[index]
+            arrays, words = self.reader.compact(index)
         except DataError as error:
             return error
+        return {name: array.numpy() for name, array in arrays.items()}, [words]
 
 
-def _delivered(fetched: TryOnSample | DataError) -> TryOnSample:
-    if isinstance(fetched, DataError):
-        raise fetched
-    return fetched
+def _stacked(samples: list[Decoded | DataError]) -> Decoded | DataError:
+    sound: list[Decoded] = []
+    for sample in samples:
+        if isinstance(sample, DataError):
+            return sample
+        sound.append(sample)
+    arrays = {name: np.stack([arrays[name] for arrays, _ in sound]) for name in sound[0][0]}
+    return arrays, [words for _, each in sound for words in each]
 
 
 @lru_cache(maxsize=4)
