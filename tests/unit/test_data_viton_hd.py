@@ -161,6 +161,21 @@ def test_the_warp_keeps_its_holes(viton) -> None:
     assert torch.isnan(read[0]).float().mean() == pytest.approx(1 - 40 * 30 / 128 / 96, abs=0.02)
 
 
+def test_a_counterfactual_has_the_warp_of_the_cloth_it_shows(viton) -> None:
+    viton.write(IDS, unpaired=True)
+    for folder, value in (("warp", 0.25), ("warp-counterfactual", 0.75)):
+        (viton.root / "train" / folder).mkdir()
+        np.savez(viton.root / "train" / folder / "00001_00.npz", warp=np.full((*SIZE, 2), value, np.float16))
+    for name in IDS:
+        viton.image("train", f"counterfactual/{name}.jpg", noisy_image())
+    for setting, value in (("paired", 0.25), ("counterfactual", 0.75)):
+        assert (VitonHD(viton.root, setting=setting, fields=("warp",), size=SIZE)[0].warp == value).all()
+
+
+def noisy_image() -> np.ndarray:
+    return np.random.default_rng(5).integers(0, 256, (*SIZE, 3), dtype=np.uint8)
+
+
 def test_pickles_hidden_in_a_warp_are_not_run(viton) -> None:
     viton.write(IDS)
     (viton.root / "train" / "warp").mkdir()

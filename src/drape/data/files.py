@@ -79,6 +79,7 @@ CURES = {
     "shipped_agnostic": "Restore agnostic-mask or agnostic-v3.2, or ask for mask='computed' (data.mask=computed).",
     "densepose": "Run DensePose, or leave densepose out of the fields.",
     "warp": "Only mannequin folders have it: leave warp out of the fields.",
+    "counterfactual_warp": "Only mannequin folders have it: leave warp out of the fields.",
     "counterfactual": "Only mannequin folders have it: ask for setting='unpaired'.",
     "worn_cloth": "Write the folder with 'drape mannequin --worn', or ask for cloth_kind='flat'.",
     "worn_cloth_mask": "Write the folder with 'drape mannequin --worn', or ask for cloth_kind='flat'.",

@@ -174,7 +174,7 @@ class Files:
         return poses.to_pose(self.reader.joints(self.cloth_path("joints"), self.cloth_size), self.cloth_size)
 
     def warp(self) -> Tensor:
-        path = self.person_path("warp")
+        path = self.person_path("counterfactual_warp" if self.reader.setting == "counterfactual" else "warp")
         values = check_size(path, read_warp(path), self.person_size, "person")
         return torch.from_numpy(np.array(resize_map(values, self.reader.size).transpose(2, 0, 1)))
 

@@ -38,6 +38,7 @@ FOLDERS = {
     "shipped_agnostic": ("agnostic-v3.2/{}.jpg", "agnostic-v3.2/{}.png"),
     "densepose": ("image-densepose/{}.jpg", "image-densepose/{}.png"),
     "warp": ("warp/{}.npz",),
+    "counterfactual_warp": ("warp-counterfactual/{}.npz",),
 }
 """Where each thing lies below the folder of the split, the preferred place first."""
 
@@ -100,9 +101,10 @@ class VitonHD(FolderReader):
             mask=("computed", "shipped"),
             cloth_kind=("flat", "worn"),
         )
-        if "warp" in self.fields and (self.setting != "paired" or self.cloth_kind != "flat"):
+        if "warp" in self.fields and (self.setting == "unpaired" or self.cloth_kind != "flat"):
             raise ConfigError(
-                "warp maps a person to their own flat cloth. Ask for setting='paired' and cloth_kind='flat'."
+                "warp maps a person to the flat cloth they wear in the image. "
+                "Ask for setting='paired' or 'counterfactual' and cloth_kind='flat'."
             )
         if self.mask == "shipped" and self.agnostic != "v3.2":
             raise ConfigError("the shipped masks are v3.2. Ask for mask='computed' to get the paper's.")
