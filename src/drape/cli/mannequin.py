@@ -8,11 +8,13 @@ from typing import Annotated
 import typer
 
 from drape.cli.command import call, parse_size
+from drape.errors import DataError
 
 EXAMPLES = """
 drape mannequin people --people 200 --seed 1 --size 128x96
 drape mannequin people --people 16000 --test 500 --size 64x48 --textures photos --workers 8
 drape mannequin pairs --people 500 --worn
+drape mannequin people --check
 """
 
 
@@ -30,8 +32,11 @@ def _mannequin(
     textures: Annotated[Path | None, typer.Option(help="Folder of photographs to cut fabrics from.")] = None,
     worn: Annotated[bool, typer.Option("--worn", help="Also write each cloth cut out of a second photo.")] = False,
     workers: Annotated[int, typer.Option(help="Processes; the bytes do not depend on it.")] = 1,
+    check: Annotated[bool, typer.Option("--check", help="Write nothing: re-render samples of OUT and compare.")] = False,
 ) -> int:
     """Make people in clothes, with parse, pose, warp and the same people in other clothes."""
+    if check:
+        return _check(out, textures)
     from tqdm import tqdm
 
     from drape.mannequin.dataset import Recipe, samples_per_second, write_dataset
@@ -52,4 +57,25 @@ def _mannequin(
         print(f"nothing to do: all {people + test} samples are there")
     print(f"seed {seed}")
     print(out)
+    return 0
+
+
+def _check(out: Path, textures: Path | None) -> int:
+    """Print the findings; raise DataError if one of them is bad."""
+    from tqdm import tqdm
+
+    from drape.mannequin.check import check_dataset, read_recipe
+
+    with tqdm(unit="sample", file=sys.stderr, leave=False) as bar:
+
+        def on_sample(done: int, todo: int) -> None:
+            bar.total = todo
+            bar.update(1)
+
+        findings = check_dataset(out, read_recipe(out, textures), on_sample=on_sample)
+    for finding in findings:
+        print(finding.line())
+    bad = [f.name for f in findings if not f.is_ok]
+    if bad:
+        raise DataError(f"{out} fails its self-check ({'; '.join(bad)}). Write it again with this version of drape.")
     return 0

@@ -70,6 +70,11 @@ def lay_flat(cloth: Cloth, size: tuple[int, int]) -> FlatCloth:
     return FlatCloth(mesh, points[:, :2], _spread(albedo, inside), back, hits.depth, image, mask, scale)
 
 
+def cloth_texture(flat: FlatCloth) -> Array32:
+    """The unshaded cloth at the size of its picture, (hc, wc, 3): what the warp coordinates point into."""
+    return _reduce(flat.albedo)
+
+
 def design(cloth: Cloth, t: dict[str, Array32]) -> Array32:
     """Unshaded colours (n, 3) from the traits of n places on a cloth."""
     cut, fabric = cloth.cut, cloth.fabric

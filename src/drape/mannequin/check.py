@@ -1,0 +1,209 @@
+"""Does a folder of mannequins tell the truth?  Re-renders some of its samples and compares.
+
+Every check can fail; `tests/unit/test_mannequin_check.py` plants a violation for each.
+"""
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from drape.data.parse_labels import UPPER_CLOTHES, is_any
+from drape.errors import DataError
+from drape.mannequin import raster
+from drape.mannequin.dataset import Recipe, is_finished
+from drape.mannequin.fabric import find_textures
+from drape.mannequin.flat import cloth_texture, lay_flat
+from drape.mannequin.keypoints import PARULA
+from drape.mannequin.light import rays
+from drape.mannequin.render import View, render
+from drape.mannequin.sample import make_cloth, make_person, partner, render_person_in
+
+JPEG_MEAN, JPEG_MAX = 1.5, 16.0  # levels of 255 that quality 98 may change on average, and at the edge of a mask
+WARP_MEAN = 2.0  # levels of 255, at 128 pixels of height and more; a print's edges weigh more in smaller pictures
+GRAY = 128
+ARM_PARTS = {"l": (15, 17, 19, 21, 4), "r": (16, 18, 20, 22, 3)}
+LIMBS = {2: (*ARM_PARTS["r"], 1, 2), 3: ARM_PARTS["r"], 4: ARM_PARTS["r"], 5: (*ARM_PARTS["l"], 1, 2), 6: ARM_PARTS["l"],
+         7: ARM_PARTS["l"], 9: (1, 2, 7, 9), 12: (1, 2, 8, 10)}  # fmt: skip
+"""DensePose parts on which a BODY_25 joint may lie, when nothing is in front of it."""
+ON_LIMB = 0.8  # share of the joints; the others are behind an arm
+
+
+@dataclass(frozen=True)
+class Finding:
+    """The worst of a check over all samples looked at."""
+
+    name: str
+    found: float
+    limit: float
+    where: str
+    at_least: bool = False
+
+    @property
+    def is_ok(self) -> bool:
+        return self.found >= self.limit if self.at_least else self.found <= self.limit
+
+    def line(self) -> str:
+        sign = ">=" if self.at_least else "<="
+        return f"{'ok  ' if self.is_ok else 'FAIL'} {self.name:<28} {self.found:8.3f} {sign} {self.limit:g}  (worst: {self.where})"
+
+
+@dataclass(frozen=True)
+class Stored:
+    """What the folder says about one sample."""
+
+    image: NDArray[np.float64]
+    agnostic: NDArray[np.float64]
+    counterfactual: NDArray[np.float64]
+    mask: NDArray[np.bool_]
+    parse: NDArray[np.uint8]
+    densepose: NDArray[np.uint8]
+    warp: NDArray[np.float32]
+    joints: NDArray[np.float64]
+
+
+def read_recipe(out: Path, textures: Path | None) -> Recipe:
+    """The recipe in dataset.json.  Raises DataError where there is none, or photographs are needed and not named."""
+    path = out / "dataset.json"
+    try:
+        words = json.loads(path.read_text(encoding="utf-8"))
+        recipe = Recipe(people=words["people"], test=words["test"], seed=words["seed"], size=tuple(words["size"]),
+                        textures=str(textures) if textures else None, worn=words["worn"])  # fmt: skip
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DataError(f"{path} cannot be read ({type(error).__name__}). Write the folder with 'drape mannequin {out}'.") from error
+    if words["textures"] and not textures:
+        raise DataError(f"{out} was written with the photographs of '{words['textures']}'. Name that folder with --textures to check it.")
+    return recipe
+
+
+def check_dataset(out: Path, recipe: Recipe, *, at_most: int = 48, on_sample: Callable[[int, int], None] | None = None) -> list[Finding]:
+    """The worst finding of each check over up to `at_most` samples, evenly spread."""
+    finished = [job for job in recipe.jobs() if is_finished(out, recipe, *job)]
+    if not finished:
+        raise DataError(f"{out} holds no finished sample. Run 'drape mannequin {out}' first.")
+    chosen = [finished[int(i)] for i in np.unique(np.linspace(0, len(finished) - 1, at_most).round())]
+    textures = find_textures(Path(recipe.textures)) if recipe.textures else ()
+    rows = []
+    for done, (split, index) in enumerate(chosen, 1):
+        name = recipe.name(split, index)
+        stored = _read(out / split, name)
+        cloth = make_cloth(recipe.seed, index, split, textures)
+        other = make_cloth(recipe.seed, partner(index, recipe.count(split)), split, textures)
+        person = make_person(recipe.seed, index, split)
+        flat = lay_flat(cloth, recipe.size)
+        view = render(person, cloth, flat, recipe.size)
+        swapped = render_person_in(person, other, recipe.size)
+        probes = rays(np.array(person.light), person.zoom * recipe.size[0])
+        reach = int(max(np.abs(probes.towards).max(), np.abs(probes.around).max())) + 2
+        rows.append((f"{split}/{name}", check_sample(stored, view, swapped, cloth_texture(flat), reach)))
+        if on_sample:
+            on_sample(done, len(chosen))
+    return _worst(rows, max(1.0, 128 / recipe.size[0]))
+
+
+def check_sample(stored: Stored, view: View, swapped: View, texture: NDArray[np.float32], reach: int) -> dict[str, float]:
+    """The measures of one sample by name; see LIMITS."""
+    outside = ~stored.mask
+    change = np.abs(stored.agnostic - stored.image).max(-1)
+    union = (view.cloth_share > 0) | (swapped.cloth_share > 0)
+    far = ~_grow(union, reach)
+    swap = np.abs(stored.counterfactual - stored.image).max(-1)
+    return {
+        "image is the person": float(np.abs(stored.image - view.image * 255).mean()),
+        "agnostic = image outside": _mean(change[outside]),
+        "agnostic = image, worst pixel": float(change[outside].max(initial=0.0)),
+        "agnostic is gray inside": _mean(np.abs(stored.agnostic - GRAY).max(-1)[stored.mask]),
+        "old cloth outside the mask": float(((view.cloth_share > 0) & outside).sum()),
+        "cloth label outside the mask": float((is_any(stored.parse, UPPER_CLOTHES) & outside).sum()),
+        "warp reproduces the cloth": warp_error(stored.warp, view, texture),
+        "counterfactual = image far": _mean(swap[far]),
+        "counterfactual, worst pixel": float(swap[far].max(initial=0.0)),
+        "joints on the body": joints_on(stored, (range(1, 25),) * len(LIMBS)),
+        "joints on their limbs": joints_on(stored, tuple(LIMBS.values())),
+    }
+
+
+LIMITS = {
+    "image is the person": JPEG_MEAN, "agnostic = image outside": JPEG_MEAN, "agnostic = image, worst pixel": JPEG_MAX,
+    "agnostic is gray inside": JPEG_MEAN, "old cloth outside the mask": 0.0, "cloth label outside the mask": 0.0,
+    "warp reproduces the cloth": WARP_MEAN, "counterfactual = image far": JPEG_MEAN, "counterfactual, worst pixel": JPEG_MAX,
+    "joints on the body": 1.0, "joints on their limbs": ON_LIMB,
+}  # fmt: skip
+AVERAGED = ("warp reproduces the cloth", "joints on their limbs")
+"""Checks whose promise is about the mean over samples, not about each."""
+
+
+def warp_error(warp: NDArray[np.float32], view: View, texture: NDArray[np.float32]) -> float:
+    """Mean difference in levels of 255 between the warped flat texture and the unlit person, where a pixel is all cloth."""
+    inside = np.isfinite(warp).all(-1) & (view.cloth_share > 0.999)
+    x, y = warp[inside][:, 0] * texture.shape[1], warp[inside][:, 1] * texture.shape[0]
+    warped = raster.bilinear(texture, x.astype(np.float32), y.astype(np.float32))
+    return 255.0 * _mean(np.abs(warped - view.albedo[inside]))
+
+
+def joints_on(stored: Stored, limbs: tuple[object, ...]) -> float:
+    """Share of the arms' and hips' joints in the picture that lie on the given DensePose parts."""
+    hits = []
+    for joint, parts in zip(LIMBS, limbs, strict=True):
+        x, y, confidence = stored.joints[joint]
+        if confidence > 0:
+            hits.append(stored.densepose[int(y), int(x)] in parts)  # type: ignore[operator]
+    return float(np.mean(hits)) if hits else 1.0
+
+
+def _worst(rows: list[tuple[str, dict[str, float]]], coarseness: float) -> list[Finding]:
+    findings = []
+    for name, limit in LIMITS.items():
+        at_least = name.startswith("joints")
+        values = [row[name] for _, row in rows]
+        i = int(np.argmin(values) if at_least else np.argmax(values))
+        limit = limit * coarseness if name.startswith("warp") else limit
+        found = float(np.mean(values)) if name in AVERAGED else values[i]
+        findings.append(Finding(name, found, limit, rows[i][0], at_least))
+    return findings
+
+
+def _read(folder: Path, name: str) -> Stored:
+    """The files of one sample.  Raises DataError."""
+    try:
+        keypoints = json.loads((folder / "openpose_json" / f"{name}_keypoints.json").read_text())
+        with np.load(folder / "warp" / f"{name}.npz") as archive:
+            warp = archive["warp"].astype(np.float32)
+        colours = _rgb(folder / "image-densepose" / f"{name}.jpg")
+        nearest = np.abs(colours[:, :, None] - PARULA.astype(float)).sum(-1).argmin(-1)
+        return Stored(
+            image=_rgb(folder / "image" / f"{name}.jpg"),
+            agnostic=_rgb(folder / "agnostic-v3.2" / f"{name}.jpg"),
+            counterfactual=_rgb(folder / "counterfactual" / f"{name}.jpg"),
+            mask=_rgb(folder / "agnostic-mask" / f"{name}_mask.png")[..., 0] > 127,
+            parse=np.asarray(Image.open(folder / "image-parse-v3" / f"{name}.png")),
+            densepose=nearest.astype(np.uint8),
+            warp=warp,
+            joints=np.array(keypoints["people"][0]["pose_keypoints_2d"]).reshape(25, 3),
+        )
+    except (OSError, ValueError, KeyError, IndexError) as error:
+        raise DataError(f"sample {name} in {folder} cannot be read ({error}). Delete its image and run 'drape mannequin' again.") from error
+
+
+def _rgb(path: Path) -> NDArray[np.float64]:
+    with Image.open(path) as image:
+        return np.asarray(image.convert("RGB"), float)
+
+
+def _mean(values: NDArray[np.float64]) -> float:
+    return float(values.mean()) if values.size else 0.0
+
+
+def _grow(mask: NDArray[np.bool_], reach: int) -> NDArray[np.bool_]:
+    """The mask and everything within `reach` pixels along rows and columns."""
+    for axis in (0, 1):
+        counts = np.cumsum(mask, axis)
+        n = mask.shape[axis]
+        high = np.take(counts, np.minimum(np.arange(n) + reach, n - 1), axis)
+        low = np.take(np.insert(counts, 0, 0, axis), np.maximum(np.arange(n) - reach, 0), axis)
+        mask = (high - low) > 0
+    return mask
