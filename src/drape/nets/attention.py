@@ -130,7 +130,7 @@ def as_tokens(x: Features) -> Tokens:
     return x.flatten(2).transpose(1, 2)
 
 
-def as_features(tokens: Tokens, like: Features) -> Features:
+def as_features(tokens: Float[Tensor, "b n c"], like: Features) -> Features:
     """(b, h * w, c) -> (b, c, h, w) of the size of `like`: a channels-last view."""
     return tokens.transpose(1, 2).unflatten(2, like.shape[-2:])
 
@@ -140,6 +140,6 @@ def split_heads(x: Tokens, num_heads: int, parts: int) -> tuple[Tensor, ...]:
     return x.unflatten(2, (parts, num_heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)
 
 
-def merge_heads(x: Heads) -> Tokens:
+def merge_heads(x: Heads) -> Float[Tensor, "b n c"]:
     """(b, heads, n, d) -> (b, n, heads * d)."""
     return x.transpose(1, 2).flatten(2)

@@ -153,8 +153,10 @@ class ParallelUNetConfig:
                 raise ConfigError(f"{name} has {found} entries but channels has {self.num_levels}. Give one per level.")
         if min(self.repeats, default=0) < 1:
             raise ConfigError(f"repeats={self.repeats}: every level of the person stream needs at least 1 block.")
-        if self.patch not in (1, 2, 4):
-            raise ConfigError(f"patch={self.patch}; expected 1, 2 or 4.")
+        if 0 in self.cloth_encoder_repeats[: self.cloth_levels] or self.cloth_levels == 0:
+            raise ConfigError(
+                f"cloth_encoder_repeats={self.cloth_encoder_repeats}: 0 is allowed from some level on. Fill the gap."
+            )
         for name in ("channels", "cloth_channels"):
             bad = [c for c in getattr(self, name) if c < 4 or (self.norm == "group" and c % min(32, c // 4))]
             if bad:
@@ -185,10 +187,6 @@ class ParallelUNetConfig:
 
     def _check_cloth_stream(self) -> None:
         encoder, decoder = self.cloth_encoder_repeats, self.cloth_decoder_repeats
-        if 0 in encoder[: self.cloth_levels] or self.cloth_levels == 0:
-            raise ConfigError(
-                f"cloth_encoder_repeats={encoder}: blocks may be 0 only from some level on. Fill the gap."
-            )
         active = [level for level, n in enumerate(decoder) if n]
         if active and active != list(range(active[0], self.cloth_levels)):
             raise ConfigError(

@@ -67,7 +67,7 @@ class ResBlock(nn.Module):
         keeps = shortcut == "identity" and in_channels == channels
         self.shortcut = nn.Identity() if keeps else mean_conv(in_channels, channels)
 
-    def forward(self, x: Features, embedding: Embedding) -> Features:
+    def forward(self, x: Features, embedding: Embedding) -> Float[Tensor, "b c2 h w"]:
         if self.film_at_input:
             x = self.film(x, embedding)
         y = self.norm2(self.conv1(F.silu(self.norm1(x))))
@@ -109,7 +109,9 @@ class Stem(nn.Module):
         self.patch = patch
         self.conv = nn.Conv2d(in_channels * patch**2 + extra, channels, 3, padding=1)
 
-    def forward(self, *images: Features, extra: Features | None = None) -> Float[Tensor, "b c2 h2 w2"]:
+    def forward(
+        self, *images: Features, extra: Float[Tensor, "b m h2 w2"] | None = None
+    ) -> Float[Tensor, "b c2 h2 w2"]:
         """`extra`: maps already at the stem's resolution."""
         x = F.pixel_unshuffle(torch.cat(images, dim=1), self.patch)
         return self.conv(x if extra is None else torch.cat([x, extra.to(x.dtype)], dim=1))

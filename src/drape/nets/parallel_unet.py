@@ -102,7 +102,7 @@ class ParallelUNet(nn.Module):
             tuple(attention.project(outputs[source], places.get(source.level)) for _, source, attention in lookups)
         )
 
-    def _stem(self, x_t: Image, conditions: Conditions) -> Features:
+    def _stem(self, x_t: Image, conditions: Conditions) -> Float[Tensor, "b c h2 w2"]:
         images = [x_t, conditions.agnostic]
         if self.config.low_res:
             if conditions.low_res is None:
@@ -165,7 +165,7 @@ class PersonBlock(nn.Module):
                 position_dim=0 if config.places == "none" else 4 * PLACE_FREQUENCIES,
             )
 
-    def forward(self, x: Features, context: PersonContext, cloth: KeysValues | None) -> Features:
+    def forward(self, x: Features, context: PersonContext, cloth: KeysValues | None) -> Float[Tensor, "b c2 h w"]:
         x = self.res(x, context.embedding)
         if self.self_attention is not None:
             x = self.self_attention(x, context.joints)
@@ -184,7 +184,7 @@ class ClothStream(nn.Module):
         self.encoder = nn.ModuleList(ClothBlock(config, place) for place in config.cloth_blocks("encoder"))
         self.decoder = nn.ModuleList(ClothBlock(config, place) for place in config.cloth_blocks("decoder"))
 
-    def forward(self, cloth: Features, embedding: Embedding) -> dict[BlockPlace, Features]:
+    def forward(self, cloth: Features, embedding: Embedding) -> dict[BlockPlace, Float[Tensor, "b _ _ _"]]:
         """Output of every block, by its place."""
         outputs: dict[BlockPlace, Tensor] = {}
         x, skips = self.stem(cloth), []
