@@ -22,7 +22,7 @@ from drape.data.loader import Reader, decoded, mirror
 from drape.data.sample import TryOnBatch, TryOnSample
 from drape.errors import DataError
 
-VERSION = 2
+VERSION = 3
 """Counts up when the bytes of a sample change for the same files and settings, so that old cache files are not used."""
 
 CHUNK = 8  # samples a worker sends at once
