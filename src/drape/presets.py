@@ -23,10 +23,10 @@ def mini_64() -> RunConfig:
         resolution=(64, 48),
         diffusion=DiffusionConfig(mask_weight=4.0),
         data=DataConfig(settings=("paired", "counterfactual")),
-        optim=OptimConfig(lr=8e-4, warmup_images=5_000, decay=0.3),
+        optim=OptimConfig(lr=1e-3, warmup_images=5_000, decay=0.3),
         ema=EmaConfig(half_life_images=20_000),
-        batch_size=32,
-        images=400_000,
+        batch_size=48,
+        images=300_000,
         precision="bf16",
     )
 
