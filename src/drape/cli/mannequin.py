@@ -32,7 +32,9 @@ def _mannequin(
     textures: Annotated[Path | None, typer.Option(help="Folder of photographs to cut fabrics from.")] = None,
     worn: Annotated[bool, typer.Option("--worn", help="Also write each cloth cut out of a second photo.")] = False,
     workers: Annotated[int, typer.Option(help="Processes; the bytes do not depend on it.")] = 1,
-    check: Annotated[bool, typer.Option("--check", help="Write nothing: re-render samples of OUT and compare.")] = False,
+    check: Annotated[
+        bool, typer.Option("--check", help="Write nothing: re-render samples of OUT and compare.")
+    ] = False,
 ) -> int:
     """Make people in clothes, with parse, pose, warp and the same people in other clothes."""
     if check:
@@ -42,7 +44,12 @@ def _mannequin(
     from drape.mannequin.dataset import Recipe, samples_per_second, write_dataset
 
     recipe = Recipe(
-        people=people, test=test, seed=seed, size=parse_size(size), textures=str(textures) if textures else None, worn=worn
+        people=people,
+        test=test,
+        seed=seed,
+        size=parse_size(size),
+        textures=str(textures) if textures else None,
+        worn=worn,
     )
     started = time.monotonic()
     with tqdm(total=people + test, unit="sample", file=sys.stderr, leave=False) as bar:

@@ -5,7 +5,7 @@ The rest pose stands upright with straight arms 50 degrees away from the body, p
 body and thumbs forward, 1.70 m tall.
 """
 
-from functools import lru_cache
+from functools import cache
 
 import numpy as np
 
@@ -102,7 +102,13 @@ def hand(p: Array) -> Array:
     for z, length, radius in fingers:
         root, middle = np.array([0.085, 0.002, z]), np.array([0.085 + 0.5 * length, -0.004, z * 1.08])
         tip = np.array([0.085 + 0.92 * length, -0.022, z * 1.04])
-        d = union(0.008, d, np.minimum(round_cone(p, root, middle, radius * 1.1, radius), round_cone(p, middle, tip, radius, radius * 0.8)))
+        d = union(
+            0.008,
+            d,
+            np.minimum(
+                round_cone(p, root, middle, radius * 1.1, radius), round_cone(p, middle, tip, radius, radius * 0.8)
+            ),
+        )
     thumb = union(
         0.01,
         round_cone(p, np.array([0.02, -0.002, 0.025]), np.array([0.062, -0.012, 0.053]), 0.015, 0.0115),
@@ -138,7 +144,9 @@ def _scalp(p: Array, thickness: float, top: float) -> Array:
 def _face_opening(p: Array, hairline: float, width: float) -> Array:
     """Negative where hair must not be: in front of the face, below the hairline."""
     return np.maximum(
-        np.maximum(np.abs(p[:, 0]) - width - 0.12 * np.clip(p[:, 1], -0.1, 0.0) * -1.0, p[:, 1] - hairline + 4.5 * p[:, 0] ** 2),
+        np.maximum(
+            np.abs(p[:, 0]) - width - 0.12 * np.clip(p[:, 1], -0.1, 0.0) * -1.0, p[:, 1] - hairline + 4.5 * p[:, 0] ** 2
+        ),
         -(p[:, 2] - 0.012),
     )
 
@@ -183,7 +191,11 @@ def _tail(p: Array) -> Array:
     cap = cut(0.010, _scalp(p, 0.003, 0.003), _face_opening(p, 0.070, 0.078))
     cap = np.maximum(cap, -0.055 - p[:, 1] + 0.5 * np.clip(p[:, 2], 0, 1))
     knot, end = np.array([0.0, 0.062, -0.115]), np.array([0.075, -0.16, -0.105])
-    return union(0.02, cap, union(0.03, round_cone(p, np.array([0, 0.05, -0.1]), knot, 0.02, 0.03), round_cone(p, knot, end, 0.034, 0.014)))
+    return union(
+        0.02,
+        cap,
+        union(0.03, round_cone(p, np.array([0, 0.05, -0.1]), knot, 0.02, 0.03), round_cone(p, knot, end, 0.034, 0.014)),
+    )
 
 
 def _afro(p: Array) -> Array:
@@ -194,15 +206,28 @@ def _afro(p: Array) -> Array:
 
 def _side(p: Array) -> Array:
     """A fringe swept to one side over a wavy mid-length cut."""
-    volume = union(0.05, _scalp(p, 0.011, 0.014), ellipsoid(p, np.array([0, -0.04, -0.03]), np.array([0.100, 0.09, 0.08])))
+    volume = union(
+        0.05, _scalp(p, 0.011, 0.014), ellipsoid(p, np.array([0, -0.04, -0.03]), np.array([0.100, 0.09, 0.08]))
+    )
     tilt = p + np.array([0.0, 1, 0]) * (0.35 * p[:, :1] + 0.012)
-    return np.maximum(cut(0.012, volume, _face_opening(tilt, 0.066, 0.066)), -0.085 - p[:, 1] + 0.01 * np.sin(p[:, 0] * 90))
+    return np.maximum(
+        cut(0.012, volume, _face_opening(tilt, 0.066, 0.066)), -0.085 - p[:, 1] + 0.01 * np.sin(p[:, 0] * 90)
+    )
 
 
-HAIR = {"short": _short, "crop": _crop, "bob": _bob, "long": _long, "bun": _bun, "tail": _tail, "afro": _afro, "side": _side}
+HAIR = {
+    "short": _short,
+    "crop": _crop,
+    "bob": _bob,
+    "long": _long,
+    "bun": _bun,
+    "tail": _tail,
+    "afro": _afro,
+    "side": _side,
+}
 
 
-@lru_cache(maxsize=None)
+@cache
 def rest_mesh(part: str) -> Surface:
     """The rest-pose mesh of a part: body, top, lower, skirt, hand, head, or a hair style of HAIR."""
     box = {

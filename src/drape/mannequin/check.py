@@ -74,13 +74,19 @@ def read_recipe(out: Path, textures: Path | None) -> Recipe:
         recipe = Recipe(people=words["people"], test=words["test"], seed=words["seed"], size=tuple(words["size"]),
                         textures=str(textures) if textures else None, worn=words["worn"])  # fmt: skip
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise DataError(f"{path} cannot be read ({type(error).__name__}). Write the folder with 'drape mannequin {out}'.") from error
+        raise DataError(
+            f"{path} cannot be read ({type(error).__name__}). Write the folder with 'drape mannequin {out}'."
+        ) from error
     if words["textures"] and not textures:
-        raise DataError(f"{out} was written with the photographs of '{words['textures']}'. Name that folder with --textures to check it.")
+        raise DataError(
+            f"{out} was written with the photographs of '{words['textures']}'. Name that folder with --textures to check it."
+        )
     return recipe
 
 
-def check_dataset(out: Path, recipe: Recipe, *, at_most: int = 48, on_sample: Callable[[int, int], None] | None = None) -> list[Finding]:
+def check_dataset(
+    out: Path, recipe: Recipe, *, at_most: int = 48, on_sample: Callable[[int, int], None] | None = None
+) -> list[Finding]:
     """The worst finding of each check over up to `at_most` samples, evenly spread."""
     finished = [job for job in recipe.jobs() if is_finished(out, recipe, *job)]
     if not finished:
@@ -105,7 +111,9 @@ def check_dataset(out: Path, recipe: Recipe, *, at_most: int = 48, on_sample: Ca
     return _worst(rows, max(1.0, 128 / recipe.size[0]))
 
 
-def check_sample(stored: Stored, view: View, swapped: View, texture: NDArray[np.float32], reach: int) -> dict[str, float]:
+def check_sample(
+    stored: Stored, view: View, swapped: View, texture: NDArray[np.float32], reach: int
+) -> dict[str, float]:
     """The measures of one sample by name; see LIMITS."""
     outside = ~stored.mask
     change = np.abs(stored.agnostic - stored.image).max(-1)
@@ -186,7 +194,9 @@ def _read(folder: Path, name: str) -> Stored:
             joints=np.array(keypoints["people"][0]["pose_keypoints_2d"]).reshape(25, 3),
         )
     except (OSError, ValueError, KeyError, IndexError) as error:
-        raise DataError(f"sample {name} in {folder} cannot be read ({error}). Delete its image and run 'drape mannequin' again.") from error
+        raise DataError(
+            f"sample {name} in {folder} cannot be read ({error}). Delete its image and run 'drape mannequin' again."
+        ) from error
 
 
 def _rgb(path: Path) -> NDArray[np.float64]:

@@ -125,7 +125,11 @@ def build_cloth(cut: Cut) -> ClothMesh:
     hem, cuff, neck = margins(base, cut)
     ease = cut.ease * (0.25 + 0.75 * smoothstep(-p[:, 1], -1.33, -0.95)) * (1 - smoothstep(p[:, 1], 1.30, 1.42))
     loose = (0.3 * cut.ease + cut.flare) * smoothstep(arm[:, 0], 0.02, 0.22)
-    total = ease * (1 - share) + loose * share + (0.012 * smoothstep(p[:, 1], 1.40, 1.46) if cut.neckline == "turtle" else 0.0)
+    total = (
+        ease * (1 - share)
+        + loose * share
+        + (0.012 * smoothstep(p[:, 1], 1.40, 1.46) if cut.neckline == "turtle" else 0.0)
+    )
     if cut.rib:
         gather = np.minimum(hem, np.where(cuff < 0.9, cuff, 1.0))
         total = total * (0.45 + 0.55 * smoothstep(gather, cut.rib - 0.01, cut.rib + 0.03))
@@ -150,7 +154,11 @@ def _unroll(t: Array) -> Array:
 def _flat(p: Array, ease: Array, share: Array, arm: Array, cut: Cut) -> Array:
     """Places on the table: the trunk unrolled, the sleeves unrolled and swung to `flat_angle`."""
     half = np.interp(p[:, 1], TRUNK_Y, TRUNK_WIDTH)
-    half = np.where(p[:, 1] > 1.31, 0.166, np.maximum(half, np.interp(p[:, 1], [0.76, 0.9, 1.06, 1.24], [0.176, 0.172, 0.148, 0.152])))
+    half = np.where(
+        p[:, 1] > 1.31,
+        0.166,
+        np.maximum(half, np.interp(p[:, 1], [0.76, 0.9, 1.06, 1.24], [0.176, 0.172, 0.148, 0.152])),
+    )
     half = np.maximum(half + 0.009, 0.0)
     trunk = np.stack([1.14 * (half + ease) * _unroll(p[:, 0] / half), p[:, 1]], 1)
     radius = np.interp(arm[:, 0], [0.0, 0.285, 0.535], [0.071, 0.055, 0.046])
@@ -218,7 +226,7 @@ def _collar() -> ClothMesh:
     gap = 0.10 + 0.34 * r
     angle = gap + (2 * np.pi - 2 * gap) * t
     back = 0.5 - 0.5 * np.cos(angle)
-    point = np.exp(-((np.minimum(angle, 2 * np.pi - angle) - gap) / 0.45) ** 2)
+    point = np.exp(-(((np.minimum(angle, 2 * np.pi - angle) - gap) / 0.45) ** 2))
     x = (0.068 + 0.036 * r) * np.sin(angle)
     z = -0.014 + (0.070 + 0.030 * r) * np.cos(angle)
     y = (1.432 + 0.038 * back) * (1 - r) + (1.408 + 0.016 * back - 0.040 * point) * r + 0.012 * np.sin(np.pi * r)

@@ -51,9 +51,13 @@ class Recipe:
     def check(self) -> None:
         height, width = self.size
         if not (16 <= width <= 768 and 16 <= height <= 1024) or height * 3 != width * 4:
-            raise DataError(f"size {height}x{width} (height x width) cannot be drawn: expected 4:3 up to 1024x768, such as 128x96.")
+            raise DataError(
+                f"size {height}x{width} (height x width) cannot be drawn: expected 4:3 up to 1024x768, such as 128x96."
+            )
         if self.people < 1 or self.test < 0 or self.people == 1 or self.test == 1:
-            raise DataError(f"{self.people} people and {self.test} for the test: a split needs two or more to exchange clothes.")
+            raise DataError(
+                f"{self.people} people and {self.test} for the test: a split needs two or more to exchange clothes."
+            )
 
 
 def sample_files(sample: MannequinSample, name: str) -> Iterator[tuple[str, bytes]]:
@@ -118,7 +122,9 @@ def write_atomically(path: Path, content: bytes) -> None:
     os.replace(part, path)
 
 
-def write_dataset(out: Path, recipe: Recipe, *, workers: int = 1, on_sample: Callable[[int, int], None] | None = None) -> int:
+def write_dataset(
+    out: Path, recipe: Recipe, *, workers: int = 1, on_sample: Callable[[int, int], None] | None = None
+) -> int:
     """Write what is missing of the folder and return how many samples that were.
 
     on_sample   called with (finished now, to do) after each sample
@@ -158,7 +164,9 @@ def _prepare(out: Path, recipe: Recipe) -> None:
             raise DataError(f"{marker} is not JSON ({error}). Delete the folder and write it again.") from error
         if found != wanted:
             keys = sorted(k for k in wanted if not isinstance(found, dict) or found.get(k) != wanted[k])
-            raise DataError(f"{out} was written with other arguments (different: {', '.join(keys)}). Repeat those, or name another folder.")
+            raise DataError(
+                f"{out} was written with other arguments (different: {', '.join(keys)}). Repeat those, or name another folder."
+            )
     elif out.is_dir() and any(out.iterdir()):
         raise DataError(f"{out} is not empty and holds no dataset.json of ours. Name a new folder.")
     names = {"cloth", "cloth-mask", "image-parse-v3", "image-parse-agnostic-v3.2", "agnostic-v3.2", "agnostic-mask", "image-densepose",
@@ -181,7 +189,9 @@ def description(recipe: Recipe) -> dict[str, object]:
     words["textures"] = Path(recipe.textures).name if recipe.textures else None
     return {
         "source": "drape mannequin",
-        "licence": LICENCE if not recipe.textures else f"{LICENCE}; photo textures under the licence of '{words['textures']}'",
+        "licence": LICENCE
+        if not recipe.textures
+        else f"{LICENCE}; photo textures under the licence of '{words['textures']}'",
         "format": FORMAT,
         **words,
         "image_format": "JPEG quality 98, 4:4:4",
@@ -222,7 +232,11 @@ def _write_pairs(out: Path, recipe: Recipe) -> None:
         known = set(finished)
         own = [(i, i) for i in finished]
         swapped = [(i, partner(i, count)) for i in finished if partner(i, count) in known]
-        lists = {"train_pairs": own, "train_unpaired_pairs": swapped} if split == "train" else {"test_pairs": swapped, "test_paired_pairs": own}
+        lists = (
+            {"train_pairs": own, "train_unpaired_pairs": swapped}
+            if split == "train"
+            else {"test_pairs": swapped, "test_paired_pairs": own}
+        )
         for name, pairs in lists.items():
             lines = "".join(f"{recipe.name(split, a)}.jpg {recipe.name(split, b)}.jpg\n" for a, b in pairs)
             write_atomically(out / f"{name}.txt", lines.encode())

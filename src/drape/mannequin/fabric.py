@@ -5,13 +5,12 @@ from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from drape.errors import DataError
 from drape.mannequin.raster import bilinear
 
-Array32 = NDArray[np.float32]
+Array32 = np.ndarray  # float32
 PATTERNS = ("plain", "stripes", "pinstripes", "bands", "check", "plaid", "dots", "gradient", "blocks", "shape", "letters",
             "melange", "camouflage", "raglan")  # fmt: skip
 ODDS = np.array([0.20, 0.12, 0.04, 0.06, 0.05, 0.08, 0.06, 0.05, 0.06, 0.08, 0.08, 0.04, 0.04, 0.04])
@@ -22,7 +21,8 @@ PALETTE = np.array([
     (0.58, 0.12, 0.16), (0.88, 0.45, 0.45), (0.93, 0.68, 0.66), (0.85, 0.36, 0.56), (0.55, 0.25, 0.48), (0.40, 0.30, 0.58),
     (0.70, 0.62, 0.82), (0.60, 0.42, 0.28), (0.78, 0.62, 0.45), (0.38, 0.25, 0.18), (0.30, 0.70, 0.66), (0.82, 0.20, 0.30),
 ])  # fmt: skip
-WORDS = ("DRAPE", "HELLO", "NORTH", "WILD", "24", "SUN", "OK", "LAB", "RIVER", "77", "MOON", "AZUR", "CITY", "YES", "ECHO", "03", "K2", "PLAY")
+WORDS = ("DRAPE", "HELLO", "NORTH", "WILD", "24", "SUN", "OK", "LAB", "RIVER", "77", "MOON", "AZUR", "CITY", "YES", "ECHO",
+         "03", "K2", "PLAY")  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,10 +64,14 @@ def sample_fabric(rng: np.random.Generator, textures: tuple[Path, ...] = ()) -> 
 def find_textures(folder: Path) -> tuple[Path, ...]:
     """The photographs in a folder, sorted by name.  Raises DataError where there are none."""
     if not folder.is_dir():
-        raise DataError(f"no texture folder at {folder}: expected a folder of JPEG or PNG photographs. Check --textures.")
+        raise DataError(
+            f"no texture folder at {folder}: expected a folder of JPEG or PNG photographs. Check --textures."
+        )
     found = tuple(sorted(p for p in folder.iterdir() if p.suffix.lower() in (".jpg", ".jpeg", ".png", ".webp")))
     if not found:
-        raise DataError(f"the texture folder {folder} holds no .jpg, .png or .webp file. Put photographs there or leave out --textures.")
+        raise DataError(
+            f"the texture folder {folder} holds no .jpg, .png or .webp file. Put photographs there or leave out --textures."
+        )
     return found
 
 
@@ -137,10 +141,9 @@ def _edge(d: Array32, period: float) -> Array32:
 
 def _noise(seed: int, x: Array32, y: Array32) -> Array32:
     """Smooth value noise in [0, 1]."""
-    table = np.random.Generator(np.random.PCG64(seed)).random((64, 64), np.float32)[..., None]
-    table = np.concatenate([np.concatenate([table, table[:, :1]], 1)] * 1, 0)
-    table = np.concatenate([table, table[:1]], 0)
-    return bilinear(np.ascontiguousarray(table), (x % 64 + 0.5).astype(np.float32), (y % 64 + 0.5).astype(np.float32))[:, 0]
+    table = np.random.Generator(np.random.PCG64(seed)).random((64, 64), np.float32)
+    table = np.pad(table, (0, 1), mode="wrap")[..., None]
+    return bilinear(table, (x % 64 + 0.5).astype(np.float32), (y % 64 + 0.5).astype(np.float32))[:, 0]
 
 
 @lru_cache(maxsize=256)
@@ -153,7 +156,8 @@ def _stamp(kind: str, word: str, which: int) -> Array32:
         font = ImageFont.load_default(size=100)
         left, top, right, bottom = draw.textbbox((0, 0), word, font=font)
         size = min(300, int(100 * 330 / max(right - left, bottom - top)))
-        draw.text((side // 2, side // 2), word, fill=255, font=ImageFont.load_default(size=size), anchor="mm", stroke_width=4)
+        font = ImageFont.load_default(size=size)
+        draw.text((side // 2, side // 2), word, fill=255, font=font, anchor="mm", stroke_width=4)
     else:
         _draw_shape(draw, which, side)
     small = image.resize((96, 96), Image.Resampling.BOX)
@@ -178,7 +182,8 @@ def _draw_shape(draw: ImageDraw.ImageDraw, which: int, side: int) -> None:
         hx, hy = 16 * np.sin(t) ** 3, 13 * np.cos(t) - 5 * np.cos(2 * t) - 2 * np.cos(3 * t) - np.cos(4 * t)
         draw.polygon([(c + a * r / 16, c - b * r / 16) for a, b in zip(hx, hy, strict=True)], fill=255)
     else:
-        draw.polygon([(c - r, c + 0.6 * r), (c - 0.3 * r, c - 0.6 * r), (c + 0.1 * r, c), (c + 0.4 * r, c - 0.3 * r), (c + r, c + 0.6 * r)], fill=255)
+        peaks = ((-1.0, 0.6), (-0.3, -0.6), (0.1, 0.0), (0.4, -0.3), (1.0, 0.6))
+        draw.polygon([(c + a * r, c + b * r) for a, b in peaks], fill=255)
 
 
 @lru_cache(maxsize=2048)
@@ -187,14 +192,16 @@ def _crop(path: Path, fraction: float) -> Array32:
     try:
         with Image.open(path) as image:
             image.draft("RGB", (640, 640))
-            image = image.convert("RGB")
             half = fraction * min(image.size) / 2
             x, y = image.width / 2, image.height / 2
             side = int(min(192, max(16, 2 * half)))
-            image = image.resize((side, side), Image.Resampling.BOX, box=(x - half, y - half, x + half, y + half))
-            return np.asarray(image, np.float32) / 255.0
+            box = (x - half, y - half, x + half, y + half)
+            crop = image.convert("RGB").resize((side, side), Image.Resampling.BOX, box=box)
+            return np.asarray(crop, np.float32) / 255.0
     except OSError as error:
-        raise DataError(f"cannot read the texture {path}: {error}. Remove the file or choose another --textures folder.") from error
+        raise DataError(
+            f"cannot read the texture {path}: {error}. Remove the file or choose another --textures folder."
+        ) from error
 
 
 def _photo(fabric: Fabric, x: Array32, y: Array32) -> Array32:

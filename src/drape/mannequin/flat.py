@@ -162,7 +162,7 @@ def _back_colours(cloth: Cloth, mesh: ClothMesh) -> Array32:
 
 
 @numba.njit(cache=True, nogil=True)
-def _spread(albedo, inside):
+def _spread(albedo: np.ndarray, inside: np.ndarray) -> np.ndarray:
     """Albedo continued four pixels beyond the outline, so that bilinear reads at the edge see cloth only."""
     height, width = inside.shape
     image, known = albedo.copy(), inside.copy()
@@ -187,13 +187,17 @@ def _spread(albedo, inside):
     return image
 
 
-def _table_shade(t: dict[str, Array32], inside: np.ndarray, hits: raster.Hits, rng: np.random.Generator, scale: float) -> Array32:
+def _table_shade(
+    t: dict[str, Array32], inside: np.ndarray, hits: raster.Hits, rng: np.random.Generator, scale: float
+) -> Array32:
     """Soft light on the table: rounded edges, gentle folds and the hollow of the neck."""
     shade = np.ones(inside.shape, np.float32)
     fold = np.zeros(len(t["x"]), np.float32)
     for _ in range(5):
         angle, phase, pitch = rng.uniform(-0.5, 0.5), rng.uniform(0, 6.3), rng.uniform(0.05, 0.14)
-        w = np.exp(-(((t["v"] - rng.uniform(0.9, 1.4)) / 0.13) ** 2) - ((t["u"] - rng.uniform(-0.25, 0.25)) / 0.12) ** 2)
+        w = np.exp(
+            -(((t["v"] - rng.uniform(0.9, 1.4)) / 0.13) ** 2) - ((t["u"] - rng.uniform(-0.25, 0.25)) / 0.12) ** 2
+        )
         fold += w * np.sin((t["u"] * np.cos(angle) + t["v"] * np.sin(angle)) / pitch * 6.28 + phase)
     rounded = 1.0 - 0.16 * (1 - smoothstep(hits.depth[inside] - np.where(t["share"] > 0.5, -0.005, -0.003), 0.0, 0.05))
     shade[inside] = (rounded + 0.05 * fold) * np.where(t["side"] < 0, 0.9, 1.0)

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-Array = NDArray[np.float64]
+Array = np.ndarray  # float64
 Field = Callable[[Array], Array]  # points (n, 3) -> signed distance (n,), negative inside
 
 
@@ -75,7 +75,7 @@ def surface(field: Field, low: Array, high: Array, step: float) -> Surface:
     low, high = np.asarray(low, float), np.asarray(high, float)
     shape = np.ceil((high - low) / step).astype(int) + 1
     grid = np.stack(np.meshgrid(*(np.arange(n) for n in shape), indexing="ij"), -1)
-    values = field((low + grid.reshape(-1, 3) * step)).reshape(shape)
+    values = field(low + grid.reshape(-1, 3) * step).reshape(shape)
     index, cells = _cells(values)
     vertices = low + cells * step
     for _ in range(2):

@@ -13,7 +13,7 @@ COLUMNS = 12  # colour 3, normal 3, texture 2, rest place 2, height in the flat 
 
 
 @numba.njit(cache=True, nogil=True)
-def _read(image, x, y, out):
+def _read(image: np.ndarray, x: float, y: float, out: np.ndarray) -> None:
     """Bilinear read of (h, w, c) at pixel coordinates into `out`."""
     height, width, channels = image.shape
     fx = min(max(x - 0.5, 0.0), width - 1.001)
@@ -46,7 +46,7 @@ def rays(light: np.ndarray, scale: float) -> Rays:
 
 
 @numba.njit(cache=True, nogil=True)
-def _occlusion(depth, x, y, rays):
+def _occlusion(depth: np.ndarray, x: int, y: int, rays: Rays) -> tuple[float, float]:
     """(shadow, hollow) in [0, 1]: blocked key light, and sky hidden by nearer surfaces around."""
     height, width = depth.shape
     z = depth[y, x]
@@ -69,7 +69,15 @@ def _occlusion(depth, x, y, rays):
 
 
 @numba.njit(cache=True, nogil=True)
-def _level(v, material, folds, slope, light, half, softness):
+def _level(
+    v: np.ndarray,
+    material: int,
+    folds: np.ndarray,
+    slope: np.ndarray,
+    light: np.ndarray,
+    half: np.ndarray,
+    softness: float,
+) -> tuple[float, float, float]:
     """(key, ambient, shine) of a sample before shadows."""
     norm = np.sqrt(v[3] ** 2 + v[4] ** 2 + v[5] ** 2) + 1e-6
     nx, ny, nz = v[3] / norm, v[4] / norm, v[5] / norm
@@ -89,7 +97,9 @@ def _level(v, material, folds, slope, light, half, softness):
 
 
 @numba.njit(cache=True, nogil=True)
-def _colour(v, material, flat_albedo, flat_depth, face, rgb):
+def _colour(
+    v: np.ndarray, material: int, flat_albedo: np.ndarray, flat_depth: np.ndarray, face: np.ndarray, rgb: np.ndarray
+) -> bool:
     """Unshaded colour into `rgb`; true if the sample shows the flat picture."""
     if material == FACE and v[8] > 0.0:
         _read(face, v[6] * face.shape[1], v[7] * face.shape[0], rgb)
@@ -110,7 +120,22 @@ def _colour(v, material, flat_albedo, flat_depth, face, rgb):
 
 
 @numba.njit(cache=True, nogil=True)
-def paint_samples(triangle, weights, depth, triangles, values, material, flat_albedo, flat_depth, face, folds, light, softness, warmth, rays):
+def paint_samples(
+    triangle: np.ndarray,
+    weights: np.ndarray,
+    depth: np.ndarray,
+    triangles: np.ndarray,
+    values: np.ndarray,
+    material: np.ndarray,
+    flat_albedo: np.ndarray,
+    flat_depth: np.ndarray,
+    face: np.ndarray,
+    folds: np.ndarray,
+    light: np.ndarray,
+    softness: float,
+    warmth: float,
+    rays: Rays,
+) -> tuple[np.ndarray, ...]:
     """(albedo, shaded (h, w, 3), texture (h, w, 2), shown, is_cloth) of every sample; black where nothing is hit."""
     height, width = triangle.shape
     albedo = np.zeros((height, width, 3), np.float32)
@@ -131,7 +156,9 @@ def paint_samples(triangle, weights, depth, triangles, values, material, flat_al
                 continue
             a, b, c = triangles[t, 0], triangles[t, 1], triangles[t, 2]
             for k in range(COLUMNS):
-                v[k] = weights[y, x, 0] * values[a, k] + weights[y, x, 1] * values[b, k] + weights[y, x, 2] * values[c, k]
+                v[k] = (
+                    weights[y, x, 0] * values[a, k] + weights[y, x, 1] * values[b, k] + weights[y, x, 2] * values[c, k]
+                )
             kind = material[a]
             shown[y, x] = _colour(v, kind, flat_albedo, flat_depth, face, rgb)
             is_cloth[y, x] = kind == CLOTH
@@ -170,7 +197,7 @@ def fold_slopes(seed: int) -> np.ndarray:
 
 
 @numba.njit(cache=True, nogil=True)
-def _slopes(ridges):
+def _slopes(ridges: np.ndarray) -> np.ndarray:
     """Minus the gradient of the sum of tapering ridges (x0, y0, x1, y1, width, height)."""
     result = np.zeros((110, 150, 2), np.float32)
     for i in range(ridges.shape[0]):

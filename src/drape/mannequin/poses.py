@@ -50,6 +50,7 @@ def sample_pose(rng: np.random.Generator, figure: Figure) -> Pose:
 
 def _arm(rng: np.random.Generator, kind: str, figure: Figure, raise_z: float) -> Arm:
     """One arm; `raise_z` lifts it off the other one when both lie across the body."""
+
     def near(*centre: float, spread: float = 0.02) -> tuple[float, float, float]:
         x, y, z = np.array(centre) + rng.normal(0, spread, 3)
         return float(x), float(y), float(z)
@@ -66,17 +67,30 @@ def _arm(rng: np.random.Generator, kind: str, figure: Figure, raise_z: float) ->
         return Arm(wrist=near(hip + 0.045, 1.015, 0.035, spread=0.012), pole=near(1.0, 0.0, -0.45, spread=0.1),
                    hand_bend=-0.5, hand_roll=0.3)  # fmt: skip
     if kind == "pocket":
-        return Arm(wrist=near(hip + 0.035, 0.945, 0.075, spread=0.010), pole=near(1.0, 0.0, -0.7, spread=0.1), hand_bend=0.25)
+        return Arm(
+            wrist=near(hip + 0.035, 0.945, 0.075, spread=0.010), pole=near(1.0, 0.0, -0.7, spread=0.1), hand_bend=0.25
+        )
     if kind == "belly":
-        return Arm(wrist=near(0.035, 1.09 + raise_z, front, spread=0.03)[:2] + (front,), pole=near(1.0, -0.7, 0.0, spread=0.1), hand_bend=0.12)
+        return Arm(
+            wrist=near(0.035, 1.09 + raise_z, front, spread=0.03)[:2] + (front,),
+            pole=near(1.0, -0.7, 0.0, spread=0.1),
+            hand_bend=0.12,
+        )
     if kind == "chest":
-        return Arm(wrist=near(-0.045, 1.185 + 0.6 * raise_z, chest, spread=0.02)[:2] + (chest,), pole=near(1.0, -1.0, 0.2, spread=0.1))
+        return Arm(
+            wrist=near(-0.045, 1.185 + 0.6 * raise_z, chest, spread=0.02)[:2] + (chest,),
+            pole=near(1.0, -1.0, 0.2, spread=0.1),
+        )
     if kind == "head":
         return Arm(wrist=near(0.135, 1.565, 0.0), pole=near(1.0, 0.2, 0.1, spread=0.1), hand_bend=0.5)
     if kind == "up":
         return Arm(wrist=near(0.30, 1.80, 0.05, spread=0.03), pole=(1.0, 0.0, -0.2))
     if kind == "aside":
-        return Arm(wrist=near(shoulder + 0.28, 1.07, 0.14, spread=0.05), pole=near(0.6, -0.7, -0.5, spread=0.1), hand_bend=0.2)
+        return Arm(
+            wrist=near(shoulder + 0.28, 1.07, 0.14, spread=0.05), pole=near(0.6, -0.7, -0.5, spread=0.1), hand_bend=0.2
+        )
     if kind == "behind":
         return Arm(wrist=near(hip - 0.03, 0.99, -0.175, spread=0.01), pole=(1.0, 0.0, -0.6))
-    return Arm(wrist=near(0.055, 1.315, chest + 0.01, spread=0.015), pole=near(0.8, -1.0, 0.1, spread=0.1), hand_bend=0.2)
+    return Arm(
+        wrist=near(0.055, 1.315, chest + 0.01, spread=0.015), pole=near(0.8, -1.0, 0.1, spread=0.1), hand_bend=0.2
+    )

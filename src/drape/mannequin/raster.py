@@ -36,7 +36,14 @@ def fill(points: F32, triangles: I32, keep: F32, size: tuple[int, int]) -> Hits:
 
 
 @numba.njit(cache=True, fastmath=False, nogil=True)
-def _fill(points, triangles, keep, triangle, weights, depth):
+def _fill(
+    points: np.ndarray,
+    triangles: np.ndarray,
+    keep: np.ndarray,
+    triangle: np.ndarray,
+    weights: np.ndarray,
+    depth: np.ndarray,
+) -> None:
     height, width = triangle.shape
     for t in range(triangles.shape[0]):
         a, b, c = triangles[t, 0], triangles[t, 1], triangles[t, 2]
@@ -72,7 +79,7 @@ def _fill(points, triangles, keep, triangle, weights, depth):
 
 
 @numba.njit(cache=True, nogil=True)
-def interpolate(triangle, weights, triangles, values):
+def interpolate(triangle: np.ndarray, weights: np.ndarray, triangles: np.ndarray, values: np.ndarray) -> np.ndarray:
     """Vertex `values` (v, k) at each pixel, (h, w, k); zero where nothing is shown."""
     height, width = triangle.shape
     channels = values.shape[1]
@@ -90,7 +97,7 @@ def interpolate(triangle, weights, triangles, values):
 
 
 @numba.njit(cache=True, nogil=True)
-def nearest(triangle, weights, triangles, labels):
+def nearest(triangle: np.ndarray, weights: np.ndarray, triangles: np.ndarray, labels: np.ndarray) -> np.ndarray:
     """The label of the triangle's corner nearest to each pixel, (h, w); zero where nothing is shown."""
     height, width = triangle.shape
     result = np.zeros((height, width), labels.dtype)
@@ -108,7 +115,7 @@ def nearest(triangle, weights, triangles, labels):
 
 
 @numba.njit(cache=True, nogil=True)
-def vertex_normals(vertices, triangles):
+def vertex_normals(vertices: np.ndarray, triangles: np.ndarray) -> np.ndarray:
     """Area-weighted unit normals, (v, 3)."""
     normals = np.zeros(vertices.shape, np.float32)
     for t in range(triangles.shape[0]):
@@ -128,7 +135,7 @@ def vertex_normals(vertices, triangles):
 
 
 @numba.njit(cache=True, nogil=True)
-def bilinear(image, x, y):
+def bilinear(image: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
     """`image` (h, w, c) at pixel coordinates (0.5 is the centre of the first), edges repeated; (n, c)."""
     height, width, channels = image.shape
     result = np.zeros((x.shape[0], channels), np.float32)

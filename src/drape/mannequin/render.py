@@ -63,7 +63,7 @@ def body_parts(person: Person, size: tuple[int, int]) -> NDArray[np.uint8]:
 
 
 @numba.njit(cache=True, nogil=True)
-def _reduce(image):
+def _reduce(image: np.ndarray) -> np.ndarray:
     """Average of 2 x 2 samples, (h, w, c) float32."""
     h, w, c = image.shape[0] // 2, image.shape[1] // 2, image.shape[2]
     result = np.empty((h, w, c), np.float32)
@@ -77,7 +77,7 @@ def _reduce(image):
 
 
 @numba.njit(cache=True, nogil=True)
-def _majority(label, is_cloth):
+def _majority(label: np.ndarray, is_cloth: np.ndarray) -> np.ndarray:
     """The commonest label of each 2 x 2 block; a block with any cloth is cloth (5)."""
     height, width = label.shape[0] // 2, label.shape[1] // 2
     result = np.zeros((height, width), np.uint8)
@@ -100,7 +100,7 @@ def _majority(label, is_cloth):
 
 
 @numba.njit(cache=True, nogil=True)
-def _resolve_warp(texture, shown):
+def _resolve_warp(texture: np.ndarray, shown: np.ndarray) -> np.ndarray:
     """Fine flat coordinates (h, w, 2) of each pixel of which two or more samples show one place of the flat cloth."""
     h, w = shown.shape[0] // 2, shown.shape[1] // 2
     result = np.full((h, w, 2), np.nan, np.float32)

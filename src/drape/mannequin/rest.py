@@ -1,6 +1,6 @@
 """Facts about rest positions that no figure or pose changes: which limb, which side, which bones."""
 
-from functools import lru_cache
+from functools import cache
 from typing import NamedTuple
 
 import numpy as np
@@ -28,7 +28,7 @@ def facts(p: Array) -> Rest:
     return Rest(p, arm_share(p), arm_coordinates(p), sides(p), skin_weights(p))
 
 
-@lru_cache(maxsize=None)
+@cache
 def facts_of(part: str) -> Rest:
     """The facts about the vertices of a part of `anatomy.rest_mesh`."""
     return facts(rest_mesh(part).vertices)

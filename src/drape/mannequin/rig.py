@@ -96,7 +96,7 @@ def _swing(a: Array, b: Array) -> Array:
     """The smallest rotation that takes unit a to unit b."""
     axis = np.cross(a, b)
     sine = np.linalg.norm(axis)
-    return rotation(axis / sine, np.arctan2(sine, a @ b)) if sine > 1e-8 else np.eye(3)
+    return rotation(axis / sine, float(np.arctan2(sine, a @ b))) if sine > 1e-8 else np.eye(3)
 
 
 def solve_arm(arm: Arm, figure: Figure) -> tuple[Array, Array, Array]:
@@ -124,7 +124,18 @@ class Skeleton(NamedTuple):
     def place(self, rest: Rest, figure: Figure, *, is_cloth: bool = False) -> Array:
         """World positions (n, 3) of rest positions; cloth spans the hollow between the breasts."""
         sizes = np.array([figure.depth, figure.reach, figure.limbs, figure.bust, figure.belly, figure.shoulders])
-        return _place(rest.p, rest.share, rest.arm, rest.weights, self.maps, _widths(figure), sizes, REST_FRAME, SHOULDER, is_cloth)
+        return _place(
+            rest.p,
+            rest.share,
+            rest.arm,
+            rest.weights,
+            self.maps,
+            _widths(figure),
+            sizes,
+            REST_FRAME,
+            SHOULDER,
+            is_cloth,
+        )
 
     def carry(self, p: Array, bone: str) -> Array:
         """Deformed rest positions that belong to one bone alone."""
@@ -140,7 +151,18 @@ def _widths(figure: Figure) -> Array:
 
 
 @numba.njit(cache=True, nogil=True)
-def _place(p, share, arm, weights, maps, widths, sizes, frame, shoulder, is_cloth):
+def _place(
+    p: np.ndarray,
+    share: np.ndarray,
+    arm: np.ndarray,
+    weights: np.ndarray,
+    maps: np.ndarray,
+    widths: np.ndarray,
+    sizes: np.ndarray,
+    frame: np.ndarray,
+    shoulder: np.ndarray,
+    is_cloth: bool,
+) -> np.ndarray:
     """The figure's proportions, then linear blend skinning, vertex by vertex."""
     depth, reach, limbs, bust, belly, shoulders = sizes
     result = np.zeros(p.shape)
@@ -164,14 +186,18 @@ def _place(p, share, arm, weights, maps, widths, sizes, frame, shoulder, is_clot
         if share[i] > 0.0:
             a, n, f = arm[i, 0] * reach, arm[i, 1] * limbs, arm[i, 2] * limbs
             for j in range(3):
-                limb = shoulder[j] * (shoulders if j == 0 else 1.0) + frame[j, 0] * a + frame[j, 1] * n + frame[j, 2] * f
+                limb = (
+                    shoulder[j] * (shoulders if j == 0 else 1.0) + frame[j, 0] * a + frame[j, 1] * n + frame[j, 2] * f
+                )
                 limb = -limb if j == 0 and x < 0 else limb
                 q[j] += share[i] * (limb - q[j])
         for b in range(weights.shape[1]):
             w = weights[i, b]
             if w > 0.0:
                 for j in range(3):
-                    result[i, j] += w * (maps[b, j, 0] * q[0] + maps[b, j, 1] * q[1] + maps[b, j, 2] * q[2] + maps[b, j, 3])
+                    result[i, j] += w * (
+                        maps[b, j, 0] * q[0] + maps[b, j, 1] * q[1] + maps[b, j, 2] * q[2] + maps[b, j, 3]
+                    )
     return result
 
 
@@ -185,7 +211,7 @@ def _arm_maps(arm: Arm, figure: Figure) -> tuple[list[Array], dict[str, Array]]:
     bent = np.linalg.norm(hinge)
     hinge = hinge / bent if bent > 0.08 else swing @ ARM_NORMAL
     across = swing @ ARM_NORMAL
-    twist = np.arctan2(np.cross(across, hinge) @ upper, across @ hinge)
+    twist = float(np.arctan2(np.cross(across, hinge) @ upper, across @ hinge))
     maps = []
     for share in (0.1, 0.55, 1.0):
         m = np.eye(4)
@@ -241,5 +267,3 @@ def hand_positions(p: Array, figure: Figure) -> Array:
     wrist = shoulder_of(figure) + (UPPER_ARM + FOREARM) * figure.reach * ARM_AXIS
     scale = np.array([1.0, 0.5 + 0.5 * figure.limbs, 0.5 + 0.5 * figure.limbs])
     return wrist + (p * scale) @ REST_FRAME.T
-
-

@@ -56,7 +56,11 @@ def sample_person(rng: np.random.Generator) -> Person:
     dark = position > 4.2
     hair = HAIR_COLOURS[int(rng.integers(3 if dark else len(HAIR_COLOURS)))]
     feminine = figure.bust > 0.014
-    styles = ["bob", "long", "bun", "tail", "side", "afro" if dark else "long"] if feminine else ["short", "crop", "short", "side", "afro" if dark else "short", "bald"]
+    styles = (
+        ["bob", "long", "bun", "tail", "side", "afro" if dark else "long"]
+        if feminine
+        else ["short", "crop", "short", "side", "afro" if dark else "short", "bald"]
+    )
     lower = str(rng.choice(["jeans", "trousers", "skirt"], p=[0.4, 0.35, 0.25] if feminine else [0.5, 0.5, 0.0]))
     colours = LOWER_COLOURS[:3] if lower == "jeans" else LOWER_COLOURS
     light = np.array([rng.uniform(-0.8, 0.8), rng.uniform(0.25, 0.8), rng.uniform(0.6, 1.0)])
@@ -67,11 +71,19 @@ def sample_person(rng: np.random.Generator) -> Person:
         skin=_triple(skin + rng.normal(0, 0.012, 3)),
         hair_style=str(rng.choice(styles)),
         hair_colour=_triple(hair * rng.uniform(0.85, 1.2)),
-        eyes=_triple(np.array([(0.25, 0.16, 0.10), (0.25, 0.16, 0.10), (0.25, 0.40, 0.58), (0.32, 0.42, 0.28)][int(rng.integers(2 if dark else 4))])),
+        eyes=_triple(
+            np.array(
+                [(0.25, 0.16, 0.10), (0.25, 0.16, 0.10), (0.25, 0.40, 0.58), (0.32, 0.42, 0.28)][
+                    int(rng.integers(2 if dark else 4))
+                ]
+            )
+        ),
         lips=float(rng.uniform(0.25, 0.85) if feminine else rng.uniform(0.1, 0.25)),
         beard=0.0 if feminine else float(max(0.0, rng.uniform(-0.6, 0.6))),
         lower=lower,
-        lower_colour=_triple(colours[int(rng.integers(len(colours)))] * rng.uniform(0.85, 1.1) + rng.normal(0, 0.015, 3)),
+        lower_colour=_triple(
+            colours[int(rng.integers(len(colours)))] * rng.uniform(0.85, 1.1) + rng.normal(0, 0.015, 3)
+        ),
         light=(float(light[0]), float(light[1]), float(light[2])),
         softness=float(rng.uniform(0.35, 0.65)),
         warmth=float(rng.normal(0, 0.03)),
@@ -129,7 +141,9 @@ def _cover(image: Array32, alpha: Array32, colour: np.ndarray) -> None:
 def face_paint(person: Person, side: int = 96) -> Array32:
     """Colours of the front of the head, (side * 5 / 4, side, 3): x in [-0.09, 0.09], y from 0.1125 down."""
     h, w = side * 5 // 4, side
-    y, x = np.meshgrid(0.1125 - (np.arange(h) + 0.5) / h * 0.225, -0.09 + (np.arange(w) + 0.5) / w * 0.18, indexing="ij")
+    y, x = np.meshgrid(
+        0.1125 - (np.arange(h) + 0.5) / h * 0.225, -0.09 + (np.arange(w) + 0.5) / w * 0.18, indexing="ij"
+    )
     skin = np.array(person.skin)
     image = np.broadcast_to(skin, (h, w, 3)).astype(np.float32).copy()
     a = np.abs(x)
@@ -159,7 +173,11 @@ def face_paint(person: Person, side: int = 96) -> Array32:
     lower = 0.0105 * (1 - (x / 0.0235) ** 2)
     lips = smoothstep(np.minimum(upper - (y + 0.056), lower + (y + 0.056)), -soft, soft)
     _cover(image, 0.9 * lips, lip_colour * 0.93)
-    _cover(image, 0.75 * np.exp(-(((y + 0.056) / 0.0016) ** 2)) * smoothstep(0.025 - a, 0, 0.004), skin * np.array([0.45, 0.25, 0.25]))
+    _cover(
+        image,
+        0.75 * np.exp(-(((y + 0.056) / 0.0016) ** 2)) * smoothstep(0.025 - a, 0, 0.004),
+        skin * np.array([0.45, 0.25, 0.25]),
+    )
     return image
 
 

@@ -165,7 +165,12 @@ def _lower_detail(person: Person, v: Array) -> Array:
     detail = 1.0 - 0.25 * np.exp(-(((y - 1.035) / 0.006) ** 2))
     if person.lower == "jeans":
         fade = np.exp(-(((np.abs(x) - 0.10) / 0.05) ** 2) - ((y - 0.70) / 0.12) ** 2) * (v[:, 2:] > 0)
-        detail = detail + 0.28 * fade - 0.2 * np.exp(-((x / 0.006) ** 2)) * (y > 0.80) + 0.03 * np.sin(x * 900) * np.sin(y * 700)
+        detail = (
+            detail
+            + 0.28 * fade
+            - 0.2 * np.exp(-((x / 0.006) ** 2)) * (y > 0.80)
+            + 0.03 * np.sin(x * 900) * np.sin(y * 700)
+        )
     return detail
 
 
