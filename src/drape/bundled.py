@@ -9,6 +9,7 @@ Nothing here opens an image or loads torch; assets/LICENCES.md says where everyt
 
 import difflib
 import json
+import re
 from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +24,7 @@ BEST_FIRST = ("small-128", "mini-64")
 FEW_IMAGES = 4
 """Up to so many images a CPU makes with the larger net in seconds; beyond, "best" is the lighter one there."""
 
-_SUFFIXES = (".safetensors", ".safetensors.index.json")
+_SHARD = re.compile(r"-\d{5}-of-\d{5}$")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,9 +68,11 @@ def cloth(name: str) -> BundledCloth:
 
 def weights() -> dict[str, Path]:
     """The file to load of each of the bundled weights, by name."""
-    folder = ASSETS / "weights"
-    found = {name: folder / (name + suffix) for name in _weight_names(folder) for suffix in _SUFFIXES}
-    return {name: path for name, path in found.items() if path.is_file()}
+    found: dict[str, Path] = {}
+    for suffix in (".safetensors", ".safetensors.index.json"):  # an index wins over the shards it names
+        for path in sorted((ASSETS / "weights").glob(f"*{suffix}")):
+            found[path.name.removesuffix(suffix)] = path
+    return {name: path for name, path in found.items() if not _SHARD.search(name)}
 
 
 def best_weights(*, has_gpu: bool, images: int = 1) -> str:
@@ -116,7 +119,3 @@ def _clothes() -> dict[str, dict[str, str]]:
         return {name: {"source": words["source"], "licence": words["licence"]} for name, words in known.items()}
     except (OSError, ValueError, AttributeError, KeyError, TypeError) as error:
         raise DrapeError(f"{path} is damaged ({error!r}). Install drape again.") from error
-
-
-def _weight_names(folder: Path) -> list[str]:
-    return sorted({path.name.split(".")[0] for path in folder.glob("*.safetensors*")}) if folder.is_dir() else []

@@ -17,9 +17,9 @@ if TYPE_CHECKING:
     from drape.sampling import SamplingConfig
 
 EXAMPLES = """
-drape demo
-drape demo --out demo --seed 7 --setting fine
-drape demo --people maya,noor --clothes stripes,my-shirt.jpg --out mine
+drape demo --out demo
+drape demo --out sharper --seed 7 --setting fine
+drape demo --people maya,noor --clothes rugby-tee,my-shirt.jpg --out mine
 drape demo --weights runs/mini --steps 4 --guidance 1 --json
 """
 

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from drape.config import RunConfig
 
 EXAMPLES = """
-drape info
+drape info small-128
 drape info mini-64
 drape info paper-128 --json
 drape info runs/mini/weights.safetensors

@@ -12,10 +12,10 @@ from drape.cli._progress import bar
 from drape.cli.command import call
 
 EXAMPLES = """
-drape try-on --person maya --cloth stripes --out maya.png
+drape try-on --person maya --cloth rugby-tee --out maya.png
 drape try-on --person maya --cloth my-shirt.jpg --out maya.png --seed 3 --setting fine
 drape try-on --person zalando-hd-resized:00006_00 --cloth zalando-hd-resized:00013_00 --out worn.jpg --weights runs/hd
-drape try-on --person maya --cloth stripes --out maya.png --steps 4 --guidance 1 --json
+drape try-on --person maya --cloth rugby-tee --out maya.png --steps 4 --guidance 1 --json
 """
 
 
