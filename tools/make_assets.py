@@ -111,7 +111,7 @@ def smaller(relative: str, content: bytes) -> bytes:
     """The same file with fewer bytes: pictures at QUALITY, PNGs packed tighter; labels stay what they are."""
     if relative.endswith(".json"):
         return content
-    image = Image.open(io.BytesIO(content))
+    image: Image.Image = Image.open(io.BytesIO(content))
     if relative.endswith(".jpg"):
         return encoded(image, "JPEG", quality=QUALITY)
     if relative.startswith("agnostic-mask/"):

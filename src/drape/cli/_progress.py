@@ -1,4 +1,4 @@
-"""The bar on stderr of the commands that sample."""
+"""The bar on stderr of the commands that make many pictures."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager

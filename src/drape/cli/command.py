@@ -2,12 +2,13 @@
 
 import re
 from collections.abc import Callable
+from typing import Any
 
 import typer
 
 from drape.errors import ConfigError
 
-USAGE_ERROR = typer.BadParameter.__mro__[1]  # click's UsageError, which typer does not export
+USAGE_ERROR: Any = typer.BadParameter.__mro__[1]  # click's UsageError, which typer does not export
 
 
 def call(function: Callable[..., int | None], argv: list[str], name: str, examples: str) -> int:
@@ -20,7 +21,7 @@ def call(function: Callable[..., int | None], argv: list[str], name: str, exampl
     except typer.Abort as error:
         raise KeyboardInterrupt from error
     except USAGE_ERROR as error:
-        raise ConfigError(f"{error.format_message()} See 'drape {name} --help'.") from error  # type: ignore[attr-defined]
+        raise ConfigError(f"{error.format_message()} See 'drape {name} --help'.") from error
     return code or 0
 
 

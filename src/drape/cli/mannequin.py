@@ -1,12 +1,12 @@
 """`drape mannequin`: write a folder of people made by code, in the VITON-HD layout, with the exact truth."""
 
-import sys
 import time
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from drape.cli._progress import bar
 from drape.cli.command import call, parse_size
 from drape.errors import DataError
 
@@ -39,8 +39,6 @@ def _mannequin(
     """Make people in clothes, with parse, pose, warp and the same people in other clothes."""
     if check:
         return _check(out, textures)
-    from tqdm import tqdm
-
     from drape.mannequin.dataset import Recipe, samples_per_second, write_dataset
 
     recipe = Recipe(
@@ -52,11 +50,7 @@ def _mannequin(
         worn=worn,
     )
     started = time.monotonic()
-    with tqdm(total=people + test, unit="sample", file=sys.stderr, leave=False) as bar:
-
-        def on_sample(done: int, todo: int) -> None:
-            bar.update(people + test - todo + done - bar.n)
-
+    with bar("samples") as on_sample:
         made = write_dataset(out, recipe, workers=workers, on_sample=on_sample)
     if made:
         print(f"{made} samples, {samples_per_second(made, started):.1f} per second")
@@ -69,16 +63,9 @@ def _mannequin(
 
 def _check(out: Path, textures: Path | None) -> int:
     """Print the findings; raise DataError if one of them is bad."""
-    from tqdm import tqdm
-
     from drape.mannequin.check import check_dataset, read_recipe
 
-    with tqdm(unit="sample", file=sys.stderr, leave=False) as bar:
-
-        def on_sample(done: int, todo: int) -> None:
-            bar.total = todo
-            bar.update(1)
-
+    with bar("samples") as on_sample:
         findings = check_dataset(out, read_recipe(out, textures), on_sample=on_sample)
     for finding in findings:
         print(finding.line())

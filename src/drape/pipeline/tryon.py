@@ -82,7 +82,9 @@ class TryOnPipeline:
         self.net = net.to(device).eval()
 
     @classmethod
-    def from_pretrained(cls, name_or_path: str | Path = "best", device: str = "auto", *, images: int = 1) -> "TryOnPipeline":
+    def from_pretrained(
+        cls, name_or_path: str | Path = "best", device: str = "auto", *, images: int = 1
+    ) -> "TryOnPipeline":
         """Bundled weights by name, or those in a file or in the folder of a run.
 
         "best" is the largest bundled net that suits the machine and the number of images you are going to ask for.
