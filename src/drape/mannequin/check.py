@@ -27,8 +27,16 @@ JPEG_MEAN, JPEG_MAX = 1.5, 16.0  # levels of 255 that quality 98 may change on a
 WARP_MEAN = 2.0  # levels of 255, at 128 pixels of height and more; a print's edges weigh more in smaller pictures
 GRAY = 128
 ARM_PARTS = {"l": (15, 17, 19, 21, 4), "r": (16, 18, 20, 22, 3)}
-LIMBS = {2: (*ARM_PARTS["r"], 1, 2), 3: ARM_PARTS["r"], 4: ARM_PARTS["r"], 5: (*ARM_PARTS["l"], 1, 2), 6: ARM_PARTS["l"],
-         7: ARM_PARTS["l"], 9: (1, 2, 7, 9), 12: (1, 2, 8, 10)}  # fmt: skip
+LIMBS = {
+    2: (*ARM_PARTS["r"], 1, 2),
+    3: ARM_PARTS["r"],
+    4: ARM_PARTS["r"],
+    5: (*ARM_PARTS["l"], 1, 2),
+    6: ARM_PARTS["l"],
+    7: ARM_PARTS["l"],
+    9: (1, 2, 7, 9),
+    12: (1, 2, 8, 10),
+}
 """DensePose parts on which a BODY_25 joint may lie, when nothing is in front of it."""
 ON_LIMB = 0.8  # share of the joints; the others are behind an arm
 
@@ -49,7 +57,8 @@ class Finding:
 
     def line(self) -> str:
         sign = ">=" if self.at_least else "<="
-        return f"{'ok  ' if self.is_ok else 'FAIL'} {self.name:<28} {self.found:8.3f} {sign} {self.limit:g}  (worst: {self.where})"
+        verdict = "ok  " if self.is_ok else "FAIL"
+        return f"{verdict} {self.name:<30} {self.found:8.3f} {sign} {self.limit:g}  (worst: {self.where})"
 
 
 @dataclass(frozen=True)
@@ -79,7 +88,7 @@ def read_recipe(out: Path, textures: Path | None) -> Recipe:
         ) from error
     if words["textures"] and not textures:
         raise DataError(
-            f"{out} was written with the photographs of '{words['textures']}'. Name that folder with --textures to check it."
+            f"{out} was written with the photographs of '{words['textures']}'. Name that folder: --textures."
         )
     return recipe
 
@@ -136,17 +145,24 @@ def check_sample(
 
 
 LIMITS = {
-    "image is the person": JPEG_MEAN, "agnostic = image outside": JPEG_MEAN, "agnostic = image, worst pixel": JPEG_MAX,
-    "agnostic is gray inside": JPEG_MEAN, "old cloth outside the mask": 0.0, "cloth label outside the mask": 0.0,
-    "warp reproduces the cloth": WARP_MEAN, "counterfactual = image far": JPEG_MEAN, "counterfactual, worst pixel": JPEG_MAX,
-    "joints on the body": 1.0, "joints on their limbs": ON_LIMB,
-}  # fmt: skip
+    "image is the person": JPEG_MEAN,
+    "agnostic = image outside": JPEG_MEAN,
+    "agnostic = image, worst pixel": JPEG_MAX,
+    "agnostic is gray inside": JPEG_MEAN,
+    "old cloth outside the mask": 0.0,
+    "cloth label outside the mask": 0.0,
+    "warp reproduces the cloth": WARP_MEAN,
+    "counterfactual = image far": JPEG_MEAN,
+    "counterfactual, worst pixel": JPEG_MAX,
+    "joints on the body": 1.0,
+    "joints on their limbs": ON_LIMB,
+}
 AVERAGED = ("warp reproduces the cloth", "joints on their limbs")
 """Checks whose promise is about the mean over samples, not about each."""
 
 
 def warp_error(warp: NDArray[np.float32], view: View, texture: NDArray[np.float32]) -> float:
-    """Mean difference in levels of 255 between the warped flat texture and the unlit person, where a pixel is all cloth."""
+    """Mean difference in levels of 255 between warped flat cloth and unlit person, where a pixel is all cloth."""
     inside = np.isfinite(warp).all(-1) & (view.cloth_share > 0.999)
     x, y = warp[inside][:, 0] * texture.shape[1], warp[inside][:, 1] * texture.shape[0]
     warped = raster.bilinear(texture, x.astype(np.float32), y.astype(np.float32))

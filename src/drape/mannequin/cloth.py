@@ -7,6 +7,7 @@ place on the cloth picture, and that place is its texture coordinate on the pers
 
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +17,6 @@ from drape.mannequin.implicit import Array
 from drape.mannequin.raster import vertex_normals
 from drape.mannequin.rest import REST_FRAME, Rest, facts, facts_of, smoothstep
 
-KINDS = ("tank", "tee", "longsleeve", "shirt", "polo", "sweater", "hoodie")
 NECKLINES = {  # half width, depth of the front below y = 1.455, exponent, depth of the back
     "crew": (0.080, 0.052, 2.6, 0.030),
     "wide": (0.112, 0.062, 2.8, 0.038),
@@ -57,30 +57,40 @@ class ClothMesh:
 TRAITS = ("x", "y", "along", "across", "share", "hem", "cuff", "neck", "side", "piece")
 
 
+class Rule(NamedTuple):
+    """What a kind of cloth may look like; lengths in metres."""
+
+    odds: float
+    necklines: tuple[str, ...]
+    sleeve: tuple[float, float]
+    ease: tuple[float, float]
+
+
+RULES = {
+    "tank": Rule(0.13, ("scoop", "v", "square", "crew"), (0.0, 0.0), (0.0, 0.016)),
+    "tee": Rule(0.25, ("crew", "crew", "crew", "v", "scoop", "wide"), (0.115, 0.25), (0.002, 0.030)),
+    "longsleeve": Rule(0.16, ("crew", "crew", "v", "scoop", "wide", "turtle", "square"), (0.50, 0.535), (0.0, 0.014)),
+    "shirt": Rule(0.14, ("collar",), (0.505, 0.535), (0.008, 0.028)),
+    "polo": Rule(0.10, ("collar",), (0.16, 0.235), (0.004, 0.02)),
+    "sweater": Rule(0.11, ("crew", "crew", "turtle", "v"), (0.50, 0.54), (0.008, 0.032)),
+    "hoodie": Rule(0.11, ("crew",), (0.515, 0.54), (0.016, 0.036)),
+}
+
+
 def sample_cut(rng: np.random.Generator, kind: str | None = None) -> Cut:
     """A cloth of a random (or the given) kind."""
-    kind = kind or str(rng.choice(KINDS, p=[0.13, 0.25, 0.16, 0.14, 0.10, 0.11, 0.11]))
-    necks = {
-        "tank": ("scoop", "v", "square", "crew"), "tee": ("crew", "crew", "crew", "v", "scoop", "wide"),
-        "longsleeve": ("crew", "crew", "v", "scoop", "wide", "turtle", "square"), "shirt": ("collar",), "polo": ("collar",),
-        "sweater": ("crew", "crew", "turtle", "v"), "hoodie": ("crew",),
-    }[kind]  # fmt: skip
-    sleeve = {
-        "tank": (0.0, 0.0), "tee": (0.115, 0.25), "longsleeve": (0.50, 0.535), "shirt": (0.505, 0.535),
-        "polo": (0.16, 0.235), "sweater": (0.50, 0.54), "hoodie": (0.515, 0.54),
-    }[kind]  # fmt: skip
-    length = float(rng.uniform(*sleeve))
+    kind = kind or str(rng.choice(list(RULES), p=[rule.odds for rule in RULES.values()]))
+    rule = RULES[kind]
+    length = float(rng.uniform(*rule.sleeve))
     if kind in ("longsleeve", "sweater") and rng.uniform() < 0.2:
         length = float(rng.uniform(0.33, 0.44))
     if kind == "shirt" and rng.uniform() < 0.25:
         length = float(rng.uniform(0.20, 0.26))
-    ease = {"tank": (0.0, 0.016), "tee": (0.002, 0.030), "longsleeve": (0.0, 0.014), "shirt": (0.008, 0.028),
-            "polo": (0.004, 0.02), "sweater": (0.008, 0.032), "hoodie": (0.016, 0.036)}[kind]  # fmt: skip
     crop = kind in ("tank", "tee", "longsleeve", "sweater") and rng.uniform() < 0.12
-    amount = float(rng.uniform(*ease))
+    amount = float(rng.uniform(*rule.ease))
     return Cut(
         kind=kind,
-        neckline=str(rng.choice(necks)),
+        neckline=str(rng.choice(rule.necklines)),
         sleeve=length,
         hem=float(rng.uniform(0.98, 1.03) if crop else rng.uniform(0.862, 0.925)),
         hem_curve=float(rng.uniform(0.02, 0.05) if kind == "shirt" else 0.0),

@@ -2,7 +2,6 @@
 
 import json
 import multiprocessing
-import os
 import signal
 import time
 from collections.abc import Callable, Iterator
@@ -24,6 +23,11 @@ LICENCE = "CC0-1.0"
 JPEG = {"quality": 98, "subsampling": 0}
 """The layout wants JPEG; at 98 without chroma subsampling a pixel is off by 1 to 2 levels and colours do not bleed."""
 TEMPORARY = ".part"
+FOLDERS = (
+    "image", "cloth", "cloth-mask", "image-parse-v3", "image-parse-agnostic-v3.2", "agnostic-v3.2", "agnostic-mask",
+    "image-densepose", "openpose_img", "openpose_json", "warp", "counterfactual", "warp-counterfactual",
+)  # fmt: skip
+WORN_FOLDERS = ("cloth-worn", "cloth-worn-mask", "openpose_json-worn")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,7 +123,7 @@ def write_atomically(path: Path, content: bytes) -> None:
     """The file appears whole or not at all."""
     part = path.with_name(path.name + TEMPORARY)
     part.write_bytes(content)
-    os.replace(part, path)
+    part.replace(path)
 
 
 def write_dataset(
@@ -165,14 +169,13 @@ def _prepare(out: Path, recipe: Recipe) -> None:
         if found != wanted:
             keys = sorted(k for k in wanted if not isinstance(found, dict) or found.get(k) != wanted[k])
             raise DataError(
-                f"{out} was written with other arguments (different: {', '.join(keys)}). Repeat those, or name another folder."
+                f"{out} was written with other arguments ({', '.join(keys)}). Repeat those, or name another folder."
             )
     elif out.is_dir() and any(out.iterdir()):
         raise DataError(f"{out} is not empty and holds no dataset.json of ours. Name a new folder.")
-    names = {"cloth", "cloth-mask", "image-parse-v3", "image-parse-agnostic-v3.2", "agnostic-v3.2", "agnostic-mask", "image-densepose",
-             "openpose_img", "openpose_json", "warp", "counterfactual", "warp-counterfactual", "image"}  # fmt: skip
+    names = set(FOLDERS)
     if recipe.worn:
-        names |= {"cloth-worn", "cloth-worn-mask", "openpose_json-worn"}
+        names |= set(WORN_FOLDERS)
     for split in ("train", "test") if recipe.test else ("train",):
         for name in names:
             (out / split / name).mkdir(parents=True, exist_ok=True)

@@ -11,18 +11,23 @@ from drape.errors import DataError
 from drape.mannequin.raster import bilinear
 
 Array32 = np.ndarray  # float32
-PATTERNS = ("plain", "stripes", "pinstripes", "bands", "check", "plaid", "dots", "gradient", "blocks", "shape", "letters",
-            "melange", "camouflage", "raglan")  # fmt: skip
+PATTERNS = (
+    "plain", "stripes", "pinstripes", "bands", "check", "plaid", "dots", "gradient", "blocks", "shape", "letters",
+    "melange", "camouflage", "raglan",
+)  # fmt: skip
 ODDS = np.array([0.20, 0.12, 0.04, 0.06, 0.05, 0.08, 0.06, 0.05, 0.06, 0.08, 0.08, 0.04, 0.04, 0.04])
 PALETTE = np.array([
-    (0.95, 0.95, 0.93), (0.90, 0.87, 0.80), (0.14, 0.14, 0.16), (0.25, 0.26, 0.29), (0.55, 0.56, 0.58), (0.13, 0.18, 0.33),
-    (0.17, 0.32, 0.58), (0.36, 0.58, 0.80), (0.62, 0.78, 0.90), (0.10, 0.45, 0.47), (0.16, 0.36, 0.24), (0.42, 0.58, 0.36),
-    (0.50, 0.50, 0.27), (0.73, 0.80, 0.55), (0.93, 0.80, 0.30), (0.90, 0.62, 0.20), (0.86, 0.42, 0.20), (0.75, 0.22, 0.18),
-    (0.58, 0.12, 0.16), (0.88, 0.45, 0.45), (0.93, 0.68, 0.66), (0.85, 0.36, 0.56), (0.55, 0.25, 0.48), (0.40, 0.30, 0.58),
-    (0.70, 0.62, 0.82), (0.60, 0.42, 0.28), (0.78, 0.62, 0.45), (0.38, 0.25, 0.18), (0.30, 0.70, 0.66), (0.82, 0.20, 0.30),
+    (0.95, 0.95, 0.93), (0.90, 0.87, 0.80), (0.14, 0.14, 0.16), (0.25, 0.26, 0.29), (0.55, 0.56, 0.58),
+    (0.13, 0.18, 0.33), (0.17, 0.32, 0.58), (0.36, 0.58, 0.80), (0.62, 0.78, 0.90), (0.10, 0.45, 0.47),
+    (0.16, 0.36, 0.24), (0.42, 0.58, 0.36), (0.50, 0.50, 0.27), (0.73, 0.80, 0.55), (0.93, 0.80, 0.30),
+    (0.90, 0.62, 0.20), (0.86, 0.42, 0.20), (0.75, 0.22, 0.18), (0.58, 0.12, 0.16), (0.88, 0.45, 0.45),
+    (0.93, 0.68, 0.66), (0.85, 0.36, 0.56), (0.55, 0.25, 0.48), (0.40, 0.30, 0.58), (0.70, 0.62, 0.82),
+    (0.60, 0.42, 0.28), (0.78, 0.62, 0.45), (0.38, 0.25, 0.18), (0.30, 0.70, 0.66), (0.82, 0.20, 0.30),
 ])  # fmt: skip
-WORDS = ("DRAPE", "HELLO", "NORTH", "WILD", "24", "SUN", "OK", "LAB", "RIVER", "77", "MOON", "AZUR", "CITY", "YES", "ECHO",
-         "03", "K2", "PLAY")  # fmt: skip
+WORDS = (
+    "DRAPE", "HELLO", "NORTH", "WILD", "24", "SUN", "OK", "LAB", "RIVER", "77", "MOON", "AZUR", "CITY", "YES",
+    "ECHO", "03", "K2", "PLAY",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,7 +75,7 @@ def find_textures(folder: Path) -> tuple[Path, ...]:
     found = tuple(sorted(p for p in folder.iterdir() if p.suffix.lower() in (".jpg", ".jpeg", ".png", ".webp")))
     if not found:
         raise DataError(
-            f"the texture folder {folder} holds no .jpg, .png or .webp file. Put photographs there or leave out --textures."
+            f"the texture folder {folder} holds no .jpg, .png or .webp file. Put photographs there, or leave it out."
         )
     return found
 

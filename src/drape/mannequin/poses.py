@@ -72,13 +72,13 @@ def _arm(rng: np.random.Generator, kind: str, figure: Figure, raise_z: float) ->
         )
     if kind == "belly":
         return Arm(
-            wrist=near(0.035, 1.09 + raise_z, front, spread=0.03)[:2] + (front,),
+            wrist=(*near(0.035, 1.09 + raise_z, front, spread=0.03)[:2], front),
             pole=near(1.0, -0.7, 0.0, spread=0.1),
             hand_bend=0.12,
         )
     if kind == "chest":
         return Arm(
-            wrist=near(-0.045, 1.185 + 0.6 * raise_z, chest, spread=0.02)[:2] + (chest,),
+            wrist=(*near(-0.045, 1.185 + 0.6 * raise_z, chest, spread=0.02)[:2], chest),
             pole=near(1.0, -1.0, 0.2, spread=0.1),
         )
     if kind == "head":

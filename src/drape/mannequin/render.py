@@ -36,9 +36,11 @@ def render(person: Person, cloth: Cloth, flat: FlatCloth, size: tuple[int, int])
     hits = raster.fill(stage.points, stage.triangles, stage.keep, fine)
     values = np.concatenate([stage.colour, stage.normals, stage.place, stage.flat], 1)
     light = np.array(person.light)
+    probes = rays(light, person.zoom * fine[0])
+    face, folds = face_paint(person, int(np.clip(size[0] // 2, 64, 256))), _folds(person.fold_seed)
     albedo, shaded, texture, shown, is_cloth = paint_samples(
-        hits.triangle, hits.weights, hits.depth, stage.triangles, values, stage.material, flat.albedo, flat.depth,
-        face_paint(person, int(np.clip(size[0] // 2, 64, 256))), _folds(person.fold_seed), light, person.softness, person.warmth, rays(light, person.zoom * fine[0]),
+        hits.triangle, hits.weights, hits.depth, stage.triangles, values, stage.material,
+        flat.albedo, flat.depth, face, folds, light, person.softness, person.warmth, probes,
     )  # fmt: skip
     label = raster.nearest(hits.triangle, hits.weights, stage.triangles, stage.label)
     ground = backdrop(person.backdrop, size) * (1 - _reduce((hits.triangle >= 0)[..., None]))
