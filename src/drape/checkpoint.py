@@ -79,12 +79,22 @@ def load_weights(path: Path) -> Weights:
         tensors |= {name: tensor.float() for name, tensor in found.items()}
     if HEADER_KEY not in header:
         raise CheckpointError(f"{path} holds tensors but no drape config. Give weights written by 'drape train'.")
-    record = json.loads(header[HEADER_KEY])
+    record = _read_header(path, header[HEADER_KEY])
     try:
         config = from_dict(record["config"])
     except ConfigError as error:
         raise CheckpointError(f"{path} was written by another version of drape: {error}") from error
     return Weights(config=config, tensors=tensors, provenance=record["provenance"])
+
+
+def _read_header(path: Path, text: str) -> dict[str, Any]:
+    try:
+        record = json.loads(text)
+    except ValueError:
+        record = None
+    if not isinstance(record, dict) or not all(isinstance(record.get(key), dict) for key in ("config", "provenance")):
+        raise CheckpointError(f"the header of {path} holds no config and provenance. Copy or train the weights again.")
+    return record
 
 
 def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:

@@ -21,7 +21,7 @@ def call(function: Callable[..., int | None], argv: list[str], name: str, exampl
     except typer.Abort as error:
         raise KeyboardInterrupt from error
     except USAGE_ERROR as error:
-        raise ConfigError(f"{error.format_message()} See 'drape {name} --help'.") from error
+        raise ConfigError(f"{error.format_message().rstrip('.')}. See 'drape {name} --help'.") from error
     return code or 0
 
 

@@ -78,7 +78,10 @@ def _names(given: list[str] | None, bundled_names: tuple[str, ...], what: str) -
     """What the user named, a comma between two names or a path with commas in it; else everything bundled."""
     if given:
         parts = [[text] if Path(text).exists() else text.split(",") for text in given]
-        return list(dict.fromkeys(name.strip() for part in parts for name in part if name.strip()))
+        names = list(dict.fromkeys(name.strip() for part in parts for name in part if name.strip()))
+        if not names:
+            raise DataError(f"--{what} names nobody. Name some of {', '.join(bundled_names) or 'your own'}.")
+        return names
     if not bundled_names:
         raise DataError(f"no {what} are bundled with this copy of drape. Name some with --{what}, such as FOLDER:ID.")
     return list(bundled_names)

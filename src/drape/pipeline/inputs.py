@@ -96,7 +96,7 @@ def find_cloth(name: str, config: RunConfig) -> Cloth:
         return _cloth_in_photo(path, config)
     if ":" in name:
         return _cloth_of(*_dataset(name), config)
-    if path.exists() or path.suffix.lower() in PHOTO_SUFFIXES or path.name != name:
+    if (name and path.exists()) or path.suffix.lower() in PHOTO_SUFFIXES or path.name != name:
         read_photo(path)  # raises: it is missing, or a folder
     raise DataError(f"there is no bundled cloth {name!r}. {bundled.suggestion(name, bundled.clothes())}")
 
