@@ -47,7 +47,7 @@ def tiny() -> RunConfig:
         name="tiny",
         net=net,
         resolution=(32, 24),
-        optim=OptimConfig(lr=1e-3, warmup_images=100),
+        optim=OptimConfig(lr=3e-3, warmup_images=100),
         batch_size=8,
         images=800,
         precision="fp32",

@@ -54,7 +54,7 @@ def test_a_run_leaves_weights_a_line_per_step_and_previews(unbroken: Path) -> No
 
 def test_the_loss_falls(unbroken: Path) -> None:
     loss = [json.loads(line)["loss"] for line in (unbroken / "log.jsonl").read_text().splitlines()]
-    assert sum(loss[-10:]) < 0.6 * sum(loss[:10])
+    assert sum(loss[-10:]) < 0.7 * sum(loss[:10])
 
 
 @pytest.mark.parametrize("kill_after", [11, 37])

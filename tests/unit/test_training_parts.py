@@ -13,6 +13,7 @@ from drape.presets import tiny
 from drape.training.ema import Ema
 from drape.training.optim import learning_rate
 from drape.training.randomness import draw
+from drape.training.state import TrainState
 from drape.training.telemetry import Log
 
 
@@ -112,3 +113,45 @@ def test_a_shard_index_cannot_point_outside_its_folder(tmp_path) -> None:
     index.write_text(json.dumps({"weight_map": {"a": "../other.safetensors"}}))
     with pytest.raises(CheckpointError, match="outside"):
         load_weights(index)
+
+
+def test_a_restored_state_takes_the_very_same_next_step(tmp_path) -> None:
+    """Also in memory order: torch's fused AdamW pairs moments and weights by their place in memory."""
+    first = TrainState.fresh(tiny(), torch.device("cpu"))
+    second = TrainState.fresh(override(tiny(), ["seed=1"]), torch.device("cpu"))
+    _step(first)
+    first.save(tmp_path, {})
+    second.restore(tmp_path)
+    _step(first)
+    _step(second)
+    assert second.images_seen == first.images_seen
+    for (name, a), b in zip(first.net.named_parameters(), second.net.parameters(), strict=True):
+        assert torch.equal(a, b), name
+        assert first.optimizer.state[a]["exp_avg"].stride() == second.optimizer.state[b]["exp_avg"].stride(), name
+    assert all(torch.equal(first.ema.tensors[name], second.ema.tensors[name]) for name in first.ema.tensors)
+
+
+def test_a_checkpoint_stores_each_tensor_once(tmp_path) -> None:
+    state = TrainState.fresh(tiny(), torch.device("cpu"))
+    _step(state)
+    folder = state.save(tmp_path, {})
+    weights = sum(tensor.nbytes for tensor in state.net.state_dict().values())
+    size = (folder / "state.safetensors").stat().st_size
+    assert 3.9 * weights < size < 4.2 * weights  # net, average, two moments
+
+
+def test_only_the_last_checkpoints_are_kept(tmp_path) -> None:
+    state = TrainState.fresh(tiny(), torch.device("cpu"))
+    for _ in range(4):
+        _step(state)
+        state.save(tmp_path, {})
+    assert sorted(path.name for path in tmp_path.iterdir()) == [f"{images:012d}" for images in (24, 32)]
+
+
+def _step(state: TrainState) -> None:
+    generator = torch.Generator().manual_seed(state.images_seen)
+    for parameter in state.net.parameters():
+        parameter.grad = torch.randn(parameter.shape, generator=generator)
+    state.optimizer.step()
+    state.images_seen += 8
+    state.ema.update(state.net, state.images_seen, 8)

@@ -75,12 +75,18 @@ class TrainState:
 
     def _restore_optimizer(self, tensors: dict[str, Tensor], origin: Path) -> None:
         for name, parameter in self._trainable():
-            keys = ("step", "exp_avg", "exp_avg_sq")
-            missing = [key for key in keys if f"{key}.{name}" not in tensors]
-            if missing and self.images_seen:
+            if any(f"{key}.{name}" not in tensors for key in ("step", "exp_avg", "exp_avg_sq")):
                 raise CheckpointError(f"{origin} lacks the optimiser state of {name}. Delete it to use the one before.")
-            if not missing:
-                self.optimizer.state[parameter] = {key: tensors[f"{key}.{name}"].to(parameter.device) for key in keys}
+            self.optimizer.state[parameter] = {
+                "step": tensors[f"step.{name}"].to(parameter.device),
+                "exp_avg": _like(parameter, tensors[f"exp_avg.{name}"]),
+                "exp_avg_sq": _like(parameter, tensors[f"exp_avg_sq.{name}"]),
+            }
+
+
+def _like(parameter: nn.Parameter, values: Tensor) -> Tensor:
+    """The values in the parameter's own memory order: the fused optimiser walks both as flat memory."""
+    return torch.empty_like(parameter).copy_(values)
 
 
 def to_device(net: ParallelUNet, device: torch.device) -> ParallelUNet:
