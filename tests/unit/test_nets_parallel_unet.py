@@ -234,6 +234,7 @@ def test_a_missing_low_res_image_is_an_error() -> None:
         ({"head_dim": 24}, "not a multiple of head_dim=24"),
         ({"encoder_cross": (), "decoder_cross": ()}, "no cross-attention"),
         ({"encoder_cross": ((1, 2),)}, r"\(1, 2\) names a level that does not exist"),
+        ({"decoder_cross": ((1, 1), (1, 0))}, "Remove a pair"),
         ({"self_attention": (2,)}, "self_attention names level 2"),
         ({"cloth_decoder_repeats": (0, 1)}, "Make them equal"),
         ({"cloth_decoder_repeats": (1, 0)}, "without gaps"),

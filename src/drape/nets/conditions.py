@@ -73,7 +73,8 @@ def check_range(image: Float[Tensor, "... c h w"], name: str) -> None:
     net: it reads the values, which would stall a GPU and break a compiled graph.
 
     A whole batch without one negative value is refused too: that is an image in [0, 1], the silent fault of other
-    implementations (a washed-out condition, and a net that never learns to use it).
+    implementations (a washed-out condition, and a net that never learns to use it).  So pass a batch, or several images
+    of a sample together: a photo of a white shirt alone may have nothing darker than mid-gray.
     """
     low, high = float(image.amin()), float(image.amax())
     if not (torch.isfinite(image).all() and high <= 1.5 and low >= -1.5):

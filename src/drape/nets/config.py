@@ -170,6 +170,10 @@ class ParallelUNetConfig:
             raise ConfigError(
                 "no cross-attention: the cloth would never reach the person. Set encoder_cross or decoder_cross."
             )
+        for name in ("encoder_cross", "decoder_cross"):
+            levels = [person_level for person_level, _ in getattr(self, name)]
+            if len(set(levels)) < len(levels):
+                raise ConfigError(f"{name}={getattr(self, name)}: a person level reads one cloth level. Remove a pair.")
         for person_level, cloth_level in pairs:
             if not (0 <= person_level < self.num_levels and 0 <= cloth_level < self.cloth_levels):
                 raise ConfigError(
