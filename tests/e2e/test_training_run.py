@@ -46,7 +46,8 @@ def test_a_run_leaves_weights_a_line_per_step_and_previews(unbroken: Path) -> No
     assert [line["images"] for line in lines] == list(range(8, IMAGES + 1, 8))
     assert all(line["loss"] > 0 and line["grad_norm"] > 0 for line in lines)
     assert lines[0]["lr"] < max(line["lr"] for line in lines) > lines[-1]["lr"]
-    assert sorted(path.name for path in (unbroken / "previews").iterdir()) == ["000000000240.png", "000000000480.png"]
+    previews = sorted(path.stem for path in (unbroken / "previews").iterdir())
+    assert [int(images) for images in previews] == [0, 240, 480]
     weights = load_weights(unbroken)
     assert weights.provenance["images_seen"] == IMAGES
     assert weights.config.images == IMAGES
@@ -108,8 +109,8 @@ def test_other_settings_on_a_run_are_refused_and_named(
 def test_a_budget_ends_in_time_with_the_learning_rate_decayed(people: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
     begun = time.monotonic()
-    assert main(command(people, out, "--budget", "12s", "--set", "images=1000000")) == 0
-    assert time.monotonic() - begun < 12
+    assert main(command(people, out, "--budget", "20s", "--set", "images=1000000")) == 0
+    assert time.monotonic() - begun < 20
     rates = [json.loads(line)["lr"] for line in (out / "log.jsonl").read_text().splitlines()]
     assert rates[-1] < 0.2 * max(rates)
 

@@ -1,6 +1,7 @@
 """`drape train`: a preset, a folder of pairs, a folder for the run."""
 
 import json
+import time
 from pathlib import Path
 from typing import Annotated
 
@@ -35,6 +36,7 @@ def _train(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the resolved settings as JSON and stop.")] = False,
 ) -> int:
     """Train a net.  The same command continues a stopped run; it ends with weights.safetensors in the run's folder."""
+    started = time.monotonic()
     from dataclasses import replace
 
     from drape.config import override, read_config
@@ -55,7 +57,16 @@ def _train(
 
     budget_s = parse_duration(budget) if budget else None
     weights = launch(
-        Launch(config=config, data=data, out=out, budget_s=budget_s, init=init, device=device, workers=workers)
+        Launch(
+            config=config,
+            data=data,
+            out=out,
+            budget_s=budget_s,
+            init=init,
+            device=device,
+            workers=workers,
+            started=started,
+        )
     )
     print(f"seed {config.seed}")
     print(weights)

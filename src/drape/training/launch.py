@@ -37,6 +37,7 @@ class Launch:
     budget_s   wall-clock seconds for the whole run; None trains `config.images`
     init       weights to start from instead of noise; their net must fit
     workers    processes that decode the data set once, at the start
+    started    time.monotonic() at which the budget began; the call of `launch` unless given
     """
 
     config: RunConfig
@@ -46,6 +47,7 @@ class Launch:
     init: Path | None = None
     device: str = "auto"
     workers: int = 2
+    started: float | None = None
 
 
 def launch(request: Launch) -> Path:
@@ -54,7 +56,7 @@ def launch(request: Launch) -> Path:
     Raises ConfigError if the folder holds a run with other settings, DataError for data that cannot be read,
     TrainingError if the loss stops being a number.
     """
-    started = time.monotonic()
+    started = request.started or time.monotonic()
     config = request.config
     device = pick_device(request.device)
     readers = open_readers(config, request.data)
@@ -62,9 +64,9 @@ def launch(request: Launch) -> Path:
     if request.init is not None:
         state.start_from(load_weights(request.init).tensors, str(request.init))
     _claim(request.out, config)
-    state.restore(request.out / "checkpoints")
+    restored = state.restore(request.out / "checkpoints") or {}
     clock = Clock(config=config, budget_s=request.budget_s, started=started, elapsed_before_s=state.elapsed_s)
-    if clock.progress(state.images_seen) < 1:
+    if not restored.get("finished"):
         _run(request, state, clock, readers, device)
     else:
         print(f"{request.out} is finished: {state.images_seen:,} images.", file=sys.stderr)
@@ -79,11 +81,12 @@ def _run(request: Launch, state: TrainState, clock: Clock, readers: list[Reader]
     meter = Meter(out / "timing.jsonl")
     previous = [(name, signal.signal(name, keeper.interrupt)) for name in (signal.SIGINT, signal.SIGTERM)]
     try:
+        keeper.first(state)
         train(
             state, config, source.batches(state.images_seen), clock,
             log=log, meter=meter, on_step=keeper.after_step, device=device,
         )  # fmt: skip
-        keeper.save(state)
+        keeper.save(state, finished=keeper.stop_signal is None)
         if keeper.stop_signal is not None:
             raise KeyboardInterrupt
         keeper.preview(state)
@@ -108,6 +111,13 @@ class Keeper:
         """Signal handler: ask the loop to stop after the step in progress."""
         self.stop_signal = number
 
+    def first(self, state: TrainState) -> None:
+        """The preview of a new run: what goes in, before anything is learned; and what the last one will cost."""
+        begun = time.monotonic()
+        if state.images_seen == 0:
+            self.preview(state)
+        self.clock.reserve_s = max(self.clock.reserve_s, 2 * (time.monotonic() - begun))
+
     def after_step(self, state: TrainState) -> bool:
         """Save and preview when it is time; True when a signal asked to stop."""
         config = self.request.config
@@ -119,9 +129,9 @@ class Keeper:
         self.clock.reserve_s = max(self.clock.reserve_s, 2 * (time.monotonic() - begun))
         return self.stop_signal is not None
 
-    def save(self, state: TrainState) -> None:
-        """Write a checkpoint and delete the ones before the last."""
-        state.save(self.request.out / "checkpoints", {"drape": drape.__version__})
+    def save(self, state: TrainState, *, finished: bool = False) -> None:
+        """Write a checkpoint and delete the ones before the last two."""
+        state.save(self.request.out / "checkpoints", {"drape": drape.__version__, "finished": finished})
 
     def preview(self, state: TrainState) -> None:
         """Write the grid of the averaged net; the net being trained is not touched."""

@@ -93,7 +93,8 @@ def _check_finite(loss: torch.Tensor, grad_norm: torch.Tensor, batch: TryOnBatch
     if not torch.isfinite(loss) or not torch.isfinite(grad_norm):
         raise TrainingError(
             f"after {images_seen} images the loss is {loss.item()} and the gradient norm {grad_norm.item()}; "
-            f"the weights were not changed. The batch held {', '.join(batch.person_id[:8])}. Lower optim.lr, or look at these images."
+            f"the weights were not changed. The batch held {', '.join(batch.person_id[:8])}. "
+            "Lower optim.lr, or look at these images."
         )
 
 
