@@ -4,9 +4,12 @@ Training, sampling and evaluation all come through here, so the range of every c
 noise-augmentation level are the same in all of them.
 """
 
+from dataclasses import replace
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from torch.nn import functional as F
 
 from drape.config import RunConfig
 from drape.data.sample import TryOnBatch
@@ -37,3 +40,14 @@ def conditions_of(
         }
     cloth_pose = batch.cloth_pose if batch.cloth_pose is not None else torch.zeros_like(pose)
     return Conditions(**images, pose=pose, cloth_pose=cloth_pose, noise_aug=log_snr)
+
+
+def with_low_res(batch: TryOnBatch, size: tuple[int, int]) -> TryOnBatch:
+    """The batch with `low_res`, the truth averaged down to (height, width) `size`, where it has none.
+
+    What the stage before gives when it is right: training a net that refines it starts from this, in the one range
+    [-1, 1] that every stage's output has.  [Zhu et al. 2023, sec. 3.1]
+    """
+    if batch.low_res is not None:
+        return batch
+    return replace(batch, low_res=F.interpolate(batch.need("person"), size=size, mode="area"))

@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.progress import Progress, TaskID
 from torch import Tensor
 
+from drape.conditioning import with_low_res
 from drape.config import RunConfig
 from drape.data.cache import Cached, bytes_per_sample, cache
 from drape.data.dresscode import DressCode
@@ -52,7 +53,10 @@ class Source:
             if number == 0:
                 check_batch(batch)
             flip = draw(self.config, images_seen + number * size, size).flip
-            yield mirror(batch, flip)
+            yield self._completed(mirror(batch, flip))
+
+    def _completed(self, batch: TryOnBatch) -> TryOnBatch:
+        return with_low_res(batch, self.config.low_res_size) if self.config.net.low_res else batch
 
     def _cached_batches(self, images_seen: int) -> Iterator[TryOnBatch]:
         assert self.cached is not None
@@ -65,7 +69,7 @@ class Source:
     def preview(self, count: int) -> tuple[Tensor, TryOnBatch]:
         """(people, batch): the first few people, in another cloth where its truth is known, else in their own."""
         reader = self.readers[-1]
-        batch = collate([reader[i] for i in range(min(count, len(reader)))])
+        batch = self._completed(collate([reader[i] for i in range(min(count, len(reader)))]))
         people = [self.readers[0][i].person for i in range(len(batch))]
         return torch.stack([person for person in people if person is not None]), batch
 
