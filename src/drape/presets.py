@@ -88,7 +88,7 @@ def base_128() -> RunConfig:
 
 
 def paper_128() -> RunConfig:
-    """The paper's 128x128 Parallel-UNet and its settings where it gives them.  Not yet trained.  [Zhu et al., sec. 4]"""
+    """The paper's 128x128 Parallel-UNet, with its settings where given.  Not yet trained.  [Zhu et al., sec. 4]"""
     return RunConfig(
         name="paper-128",
         net=sizes.paper_128(),
