@@ -1,8 +1,8 @@
-"""Put the averaged weights of a finished run into the package, in half precision and files of at most 15 MB.
+"""Put the weights of a finished run among the bundled ones: half precision, files of at most 15 MB, a licence.
 
-    python tools/bundle_weights.py runs/mini        # -> src/drape/assets/weights/mini-64...
+    python tools/bundle_weights.py runs/mini --command "drape train mini-64 --data people --out runs/mini"
 
-Half precision (fp16) keeps 11 significant bits of every weight; nets compute in what their config says.
+The name is the preset's.  Only weights trained on data that everybody may use are bundled: see assets/LICENCES.md.
 """
 
 import argparse
@@ -13,29 +13,33 @@ import torch
 
 from drape.bundled import ASSETS
 from drape.checkpoint import load_weights, save_weights
-from drape.errors import DrapeError
 
+LICENCE = "Apache-2.0"
+FREE = ("CC0-1.0",)
 MAX_FILE_MB = 15
 
 
 def main() -> int:
-    """Read the run, write the bundle, print the file to load."""
+    """Write NAME.safetensors, or its shards and their index, and delete what was bundled under the name before."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("run", type=Path, help="folder of the run, or its weights")
+    parser.add_argument("weights", type=Path, help="weights, or the folder of a run")
+    parser.add_argument("--command", required=True, help="the exact command that trained them")
+    parser.add_argument("--out", type=Path, default=ASSETS / "weights")
     arguments = parser.parse_args()
-    try:
-        weights = load_weights(arguments.run)
-    except DrapeError as error:
-        print(f"bundle_weights: {error}", file=sys.stderr)
-        return 2
-    path = ASSETS / "weights" / f"{weights.config.name}.safetensors"
-    for old in path.parent.glob(f"{weights.config.name}*.safetensors*"):
+    weights = load_weights(arguments.weights)
+    data_licence = weights.provenance.get("data_licence")
+    if data_licence not in FREE:
+        sys.exit(f"bundle_weights: trained on data under {data_licence!r}; only {', '.join(FREE)} is bundled.")
+    name = weights.config.name
+    for old in (*arguments.out.glob(f"{name}.safetensors*"), *arguments.out.glob(f"{name}-?????-of-?????.safetensors")):
         old.unlink()
-    print(
-        save_weights(
-            path, weights.tensors, weights.config, weights.provenance, dtype=torch.float16, max_file_mb=MAX_FILE_MB
-        )
-    )
+    provenance = {**weights.provenance, "licence": LICENCE, "command": arguments.command}
+    file = save_weights(
+        arguments.out / f"{name}.safetensors", weights.tensors, weights.config, provenance,
+        dtype=torch.float16, max_file_mb=MAX_FILE_MB,
+    )  # fmt: skip
+    total = sum(path.stat().st_size for path in arguments.out.glob(f"{name}*"))
+    print(f"{file}, {total / 1e6:.1f} MB in all")
     return 0
 
 
