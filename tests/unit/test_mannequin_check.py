@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from drape.mannequin import make_cloth, make_person, make_sample, render_person_in
-from drape.mannequin.check import LIMITS, Finding, Stored, check_sample
+from drape.mannequin.check import LIMITS, WARP_MEAN, Finding, Stored, check_sample
 from drape.mannequin.flat import cloth_texture, lay_flat
 from drape.mannequin.render import View
 
@@ -37,7 +37,8 @@ def failing(truth: tuple[Stored, View, View, np.ndarray], **changes: np.ndarray)
     stored, view, swapped, texture = truth
     values = check_sample(replace(stored, **changes), view, swapped, texture, REACH)
     assert values.keys() == LIMITS.keys()
-    found = [Finding(k, v, LIMITS[k], "", at_least=k.startswith("joints")) for k, v in values.items()]
+    limits = LIMITS | {"warp reproduces the cloth": 2 * WARP_MEAN}  # the promise is about the mean over many samples
+    found = [Finding(k, v, limits[k], "", at_least=k.startswith("joints")) for k, v in values.items()]
     return {finding.name for finding in found if not finding.is_ok}
 
 

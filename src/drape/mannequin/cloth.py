@@ -220,11 +220,21 @@ def _sheet(points: Array, piece: float) -> ClothMesh:
 
 def _off_cloth(p: Array, distance: float) -> Array:
     """Push points out of the close top until they are `distance` above it."""
-    for _ in range(3):
+    for _ in range(4):
         d = clothed(p)
         gradient = np.stack([(clothed(p + e) - d) / 1e-3 for e in np.eye(3) * 1e-3], 1)
-        p = p + np.maximum(distance - d, 0.0)[:, None] * gradient
+        norm2 = np.maximum((gradient**2).sum(1), 0.25)
+        p = p + (np.maximum(distance - d, 0.0) / norm2)[:, None] * gradient
     return p
+
+
+def _fall(x: Array, y: Array, z: Array, highest: Array, distance: float) -> Array:
+    """Heights at which points come to rest when they fall from `highest`: `distance` above the cloth, or at `y`."""
+    levels = highest + np.linspace(0.0, 1.0, 80).reshape(-1, 1, 1) * (y - highest)
+    p = np.stack(np.broadcast_arrays(x, levels, z), -1)
+    blocked = clothed(p.reshape(-1, 3)).reshape(levels.shape) < distance
+    first = np.where(blocked.any(0), np.maximum(blocked.argmax(0) - 1, 0), len(levels) - 1)
+    return np.take_along_axis(levels, first[None], 0)[0]
 
 
 @lru_cache(maxsize=1)
@@ -239,9 +249,14 @@ def _collar() -> ClothMesh:
     point = np.exp(-(((np.minimum(angle, 2 * np.pi - angle) - gap) / 0.45) ** 2))
     x = (0.068 + 0.036 * r) * np.sin(angle)
     z = -0.014 + (0.070 + 0.030 * r) * np.cos(angle)
-    y = (1.432 + 0.038 * back) * (1 - r) + (1.408 + 0.016 * back - 0.040 * point) * r + 0.012 * np.sin(np.pi * r)
-    p = np.stack([x, y, z], -1).reshape(-1, 3)
-    p = _off_cloth(p, 0.011)
+    over = np.sin(angle) ** 2  # the shoulders, which the collar climbs
+    fold = 1.438 + 0.038 * back + 0.020 * over
+    low = fold * (1 - r) + (1.408 + 0.018 * back - 0.042 * point) * r
+    bulge = 0.012 * np.sin(np.pi * r)
+    around = smoothstep(1.0 - np.cos(angle), 0.25, 0.75)  # the points lie on the chest, the rest on the shoulders
+    y = low + bulge
+    y = y + around * (_fall(x, y, z, fold + bulge, 0.009) - y)
+    p = _off_cloth(np.stack([x, y, z], -1).reshape(-1, 3), 0.010)
     return _sheet(p.reshape(*t.shape, 3), 1.0)
 
 

@@ -153,6 +153,7 @@ def dressed_parts(person: Person, flat: FlatCloth, cut: Cut) -> list[Part]:
     lower = replace(lower, keep=(0.012 - covered(facts_of(_lower_mesh(person)), cut)).astype(np.float32))
     mesh = flat.mesh
     world = skeleton_of(person).place(mesh.rest, person.figure, is_cloth=True)
+    world[:, 2] += 0.007 * (mesh.traits[:, 9] > 0)  # collars and hoods stay in front of the cloth they lie on
     place = np.concatenate([flat.texture, mesh.rest.p[:, :2]], 1)
     pile = np.stack([mesh.flat[:, 2], np.where(mesh.traits[:, 9] > 0, 1.0, mesh.traits[:, 8])], 1)
     cloth = _part(world, mesh.triangles, flat.back, CLOTH, 5, 0, place, mesh.keep, pile)
