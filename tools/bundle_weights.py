@@ -1,8 +1,9 @@
-"""Put the weights of a finished run among the bundled ones: half precision, files of at most 15 MB, a licence.
+"""Put the averaged weights of a run among the bundled ones: half precision, files of at most 15 MB, a licence.
 
     python tools/bundle_weights.py runs/mini --command "drape train mini-64 --data people --out runs/mini"
 
-The name is the preset's.  Only weights trained on data that everybody may use are bundled: see assets/LICENCES.md.
+The name is the preset's.  Half precision keeps 11 significant bits of a weight; nets compute in what their config says.
+Only weights trained on data that everybody may use are bundled: see assets/LICENCES.md.
 """
 
 import argparse
@@ -13,6 +14,7 @@ import torch
 
 from drape.bundled import ASSETS
 from drape.checkpoint import load_weights, save_weights
+from drape.errors import DrapeError
 
 LICENCE = "Apache-2.0"
 FREE = ("CC0-1.0",)
@@ -23,17 +25,22 @@ def main() -> int:
     """Write NAME.safetensors, or its shards and their index, and delete what was bundled under the name before."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("weights", type=Path, help="weights, or the folder of a run")
-    parser.add_argument("--command", required=True, help="the exact command that trained them")
+    parser.add_argument("--command", help="the exact command that trained them, for the record")
     parser.add_argument("--out", type=Path, default=ASSETS / "weights")
     arguments = parser.parse_args()
-    weights = load_weights(arguments.weights)
+    try:
+        weights = load_weights(arguments.weights)
+    except DrapeError as error:
+        sys.exit(f"bundle_weights: {error}")
     data_licence = weights.provenance.get("data_licence")
     if data_licence not in FREE:
         sys.exit(f"bundle_weights: trained on data under {data_licence!r}; only {', '.join(FREE)} is bundled.")
     name = weights.config.name
     for old in (*arguments.out.glob(f"{name}.safetensors*"), *arguments.out.glob(f"{name}-?????-of-?????.safetensors")):
         old.unlink()
-    provenance = {**weights.provenance, "licence": LICENCE, "command": arguments.command}
+    provenance = {**weights.provenance, "licence": LICENCE}
+    if arguments.command:
+        provenance["command"] = arguments.command
     file = save_weights(
         arguments.out / f"{name}.safetensors", weights.tensors, weights.config, provenance,
         dtype=torch.float16, max_file_mb=MAX_FILE_MB,
