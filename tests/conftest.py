@@ -7,6 +7,10 @@ import pkgutil
 import hypothesis
 import pytest
 
+# Small tensors gain nothing from threads, and one thread gives the same sums on every machine.  Set before torch is
+# imported, and handed on to the commands that tests start.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 # Every jaxtyping annotation of drape is executed in the tests, and only there.  The hook must precede the first import
 # of drape.  It breaks torch.compile(fullgraph=True), so the tests marked `compile` run with DRAPE_CHECK_SHAPES=0, and
 # numba, which cannot cache a wrapped function, so it leaves the compiled mannequin world alone.
@@ -21,14 +25,6 @@ if os.environ.get("DRAPE_CHECK_SHAPES", "1") != "0":
 # A first torch call takes longer than hypothesis' deadline of 200 ms; derandomised, a failure fails again.
 hypothesis.settings.register_profile("drape", deadline=None, derandomize=True, print_blob=True)
 hypothesis.settings.load_profile("drape")
-
-
-@pytest.fixture(autouse=True, scope="session")
-def one_torch_thread() -> None:
-    """Small tensors gain nothing from threads, and one thread gives the same sums on every machine."""
-    import torch
-
-    torch.set_num_threads(1)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
