@@ -12,7 +12,7 @@ from drape.mannequin.fabric import Array32, Fabric, paint, sleeve_fabric
 from drape.mannequin.rest import smoothstep
 from drape.mannequin.seeds import stream
 
-DETAIL = 2  # samples per cloth pixel along each axis
+DETAIL = 2  # samples per cloth pixel along each axis; `raster.halve` is written for it
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,14 +57,13 @@ def lay_flat(cloth: Cloth, size: tuple[int, int]) -> FlatCloth:
     traits = raster.interpolate(hits.triangle, hits.weights, mesh.triangles, mesh.traits)
     inside = hits.triangle >= 0
     albedo = np.zeros((height, width, 3), np.float32)
-    named = dict(zip(TRAITS, np.moveaxis(traits[inside], -1, 0), strict=True))
+    named = dict(zip(TRAITS, np.ascontiguousarray(traits[inside].T), strict=True))
     rows, columns = np.nonzero(inside)
-    named["u"] = ((columns + 0.5 - 0.5 * width) / scale + middle[0]).astype(np.float32)
-    named["v"] = (middle[1] - (rows + 0.5 - 0.5 * height) / scale).astype(np.float32)
-    colours = design(cloth, named)
-    albedo[inside] = colours
-    shade = _table_shade(named, inside, hits, rng, scale)
-    photo = albedo * shade[..., None]
+    u = ((np.arange(width) + 0.5 - 0.5 * width) / scale + middle[0]).astype(np.float32)
+    v = (middle[1] - (np.arange(height) + 0.5 - 0.5 * height) / scale).astype(np.float32)
+    named |= {"u": u[columns], "v": v[rows]}
+    albedo[inside] = design(cloth, named)
+    photo = albedo * _table_shade(named, u, v, inside, hits.depth, rng)[..., None]
     image, mask = _photograph(photo, inside, rng)
     back = _back_colours(cloth, mesh)
     return FlatCloth(mesh, points[:, :2], _spread(albedo, inside), back, hits.depth, image, mask, scale)
@@ -72,7 +71,7 @@ def lay_flat(cloth: Cloth, size: tuple[int, int]) -> FlatCloth:
 
 def cloth_texture(flat: FlatCloth) -> Array32:
     """The unshaded cloth at the size of its picture, (hc, wc, 3): what the warp coordinates point into."""
-    return _reduce(flat.albedo)
+    return raster.halve(flat.albedo)
 
 
 def design(cloth: Cloth, t: dict[str, Array32]) -> Array32:
@@ -161,7 +160,7 @@ def _back_colours(cloth: Cloth, mesh: ClothMesh) -> Array32:
     return rgb
 
 
-@numba.njit(cache=True, nogil=True)
+@numba.njit(cache=True, nogil=True, error_model="numpy")
 def _spread(albedo: np.ndarray, inside: np.ndarray) -> np.ndarray:
     """Albedo continued four pixels beyond the outline, so that bilinear reads at the edge see cloth only."""
     height, width = inside.shape
@@ -188,39 +187,35 @@ def _spread(albedo: np.ndarray, inside: np.ndarray) -> np.ndarray:
 
 
 def _table_shade(
-    t: dict[str, Array32], inside: np.ndarray, hits: raster.Hits, rng: np.random.Generator, scale: float
+    t: dict[str, Array32], u: Array32, v: Array32, inside: np.ndarray, depth: Array32, rng: np.random.Generator
 ) -> Array32:
-    """Soft light on the table: rounded edges, gentle folds and the hollow of the neck."""
-    shade = np.ones(inside.shape, np.float32)
-    fold = np.zeros(len(t["x"]), np.float32)
+    """Soft light on the table: rounded edges, gentle folds and the hollow of the neck; u, v: metres of columns, rows."""
+    fold = np.zeros(inside.shape, np.float32)
     for _ in range(5):
         angle, phase, pitch = rng.uniform(-0.5, 0.5), rng.uniform(0, 6.3), rng.uniform(0.05, 0.14)
-        w = np.exp(
-            -(((t["v"] - rng.uniform(0.9, 1.4)) / 0.13) ** 2) - ((t["u"] - rng.uniform(-0.25, 0.25)) / 0.12) ** 2
-        )
-        fold += w * np.sin((t["u"] * np.cos(angle) + t["v"] * np.sin(angle)) / pitch * 6.28 + phase)
-    rounded = 1.0 - 0.16 * (1 - smoothstep(hits.depth[inside] - np.where(t["share"] > 0.5, -0.005, -0.003), 0.0, 0.05))
-    shade[inside] = (rounded + 0.05 * fold) * np.where(t["side"] < 0, 0.9, 1.0)
+        a = u * (np.cos(angle) / pitch * 6.28) + phase
+        b = v * (np.sin(angle) / pitch * 6.28)
+        rows = np.exp(-(((v - rng.uniform(0.9, 1.4)) / 0.13) ** 2))
+        columns = np.exp(-(((u - rng.uniform(-0.25, 0.25)) / 0.12) ** 2))
+        # rows * columns * sin(a + b) as two outer products
+        fold += np.outer(rows * np.cos(b), columns * np.sin(a)) + np.outer(rows * np.sin(b), columns * np.cos(a))
+    rounded = 1.0 - 0.16 * (1 - smoothstep(depth[inside] - np.where(t["share"] > 0.5, -0.005, -0.003), 0.0, 0.05))
+    shade = np.ones(inside.shape, np.float32)
+    shade[inside] = (rounded + 0.05 * fold[inside]) * np.where(t["side"] < 0, 0.9, 1.0)
     return shade
 
 
 def _photograph(photo: Array32, inside: np.ndarray, rng: np.random.Generator) -> tuple[Array32, Array32]:
     """Reduce to cloth pixels over a near-white table with a soft shadow."""
     table = np.float32(rng.uniform(0.95, 0.975))
-    share = _reduce(inside.astype(np.float32)[..., None])
+    share = raster.halve(inside[..., None])
     shadow = share[..., 0]
     for _ in range(2):
         shadow = _blur(shadow)
     shadow = np.roll(shadow, 1, 0)
     ground = table * (1.0 - 0.10 * shadow[..., None])
-    image = _reduce(photo * inside[..., None]) + ground * (1 - share)
+    image = raster.halve(photo * inside[..., None]) + ground * (1 - share)
     return np.clip(image, 0, 1).astype(np.float32), share[..., 0]
-
-
-def _reduce(image: Array32) -> Array32:
-    """Box average over DETAIL x DETAIL samples."""
-    h, w, c = image.shape
-    return image.reshape(h // DETAIL, DETAIL, w // DETAIL, DETAIL, c).mean((1, 3))
 
 
 def _blur(image: Array32) -> Array32:

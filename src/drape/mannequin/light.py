@@ -12,7 +12,7 @@ FACE, HAIR, LOWER, CLOTH = 1, 2, 3, 4  # materials; 0 is skin
 COLUMNS = 12  # colour 3, normal 3, texture 2, rest place 2, height in the flat pile, side
 
 
-@numba.njit(cache=True, nogil=True)
+@numba.njit(cache=True, nogil=True, error_model="numpy")
 def _read(image: np.ndarray, x: float, y: float, out: np.ndarray) -> None:
     """Bilinear read of (h, w, c) at pixel coordinates into `out`."""
     height, width, channels = image.shape
@@ -45,7 +45,7 @@ def rays(light: np.ndarray, scale: float) -> Rays:
     return Rays(towards, light[2] * s, 1.15 - s / SHADOW_REACH, around, reach)
 
 
-@numba.njit(cache=True, nogil=True)
+@numba.njit(cache=True, nogil=True, error_model="numpy")
 def _occlusion(depth: np.ndarray, x: int, y: int, rays: Rays) -> tuple[float, float]:
     """(shadow, hollow) in [0, 1]: blocked key light, and sky hidden by nearer surfaces around."""
     height, width = depth.shape
@@ -68,7 +68,7 @@ def _occlusion(depth: np.ndarray, x: int, y: int, rays: Rays) -> tuple[float, fl
     return 1.0 - 0.55 * min(1.0, blocked), 1.0 - 0.55 * min(1.0, total / 9.0)
 
 
-@numba.njit(cache=True, nogil=True)
+@numba.njit(cache=True, nogil=True, error_model="numpy")
 def _level(
     v: np.ndarray,
     material: int,
@@ -96,7 +96,7 @@ def _level(
     return key, 0.86 + 0.14 * ny, shine * glint
 
 
-@numba.njit(cache=True, nogil=True)
+@numba.njit(cache=True, nogil=True, error_model="numpy")
 def _colour(
     v: np.ndarray, material: int, flat_albedo: np.ndarray, flat_depth: np.ndarray, face: np.ndarray, rgb: np.ndarray
 ) -> bool:
@@ -119,7 +119,7 @@ def _colour(
     return False
 
 
-@numba.njit(cache=True, nogil=True)
+@numba.njit(cache=True, nogil=True, error_model="numpy")
 def paint_samples(
     triangle: np.ndarray,
     weights: np.ndarray,
@@ -196,7 +196,7 @@ def fold_slopes(seed: int) -> np.ndarray:
     return _slopes(np.array(ridges))
 
 
-@numba.njit(cache=True, nogil=True)
+@numba.njit(cache=True, nogil=True, error_model="numpy")
 def _slopes(ridges: np.ndarray) -> np.ndarray:
     """Minus the gradient of the sum of tapering ridges (x0, y0, x1, y1, width, height)."""
     result = np.zeros((110, 150, 2), np.float32)

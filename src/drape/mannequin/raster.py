@@ -35,7 +35,7 @@ def fill(points: F32, triangles: I32, keep: F32, size: tuple[int, int]) -> Hits:
     return Hits(triangle, weights, depth)
 
 
-@numba.njit(cache=True, fastmath=False, nogil=True)
+@numba.njit(cache=True, nogil=True, error_model="numpy")
 def _fill(
     points: np.ndarray,
     triangles: np.ndarray,
@@ -78,7 +78,7 @@ def _fill(
                 weights[y, x, 2] = wc
 
 
-@numba.njit(cache=True, nogil=True)
+@numba.njit(cache=True, nogil=True, error_model="numpy")
 def interpolate(triangle: np.ndarray, weights: np.ndarray, triangles: np.ndarray, values: np.ndarray) -> np.ndarray:
     """Vertex `values` (v, k) at each pixel, (h, w, k); zero where nothing is shown."""
     height, width = triangle.shape
@@ -96,7 +96,7 @@ def interpolate(triangle: np.ndarray, weights: np.ndarray, triangles: np.ndarray
     return result
 
 
-@numba.njit(cache=True, nogil=True)
+@numba.njit(cache=True, nogil=True, error_model="numpy")
 def nearest(triangle: np.ndarray, weights: np.ndarray, triangles: np.ndarray, labels: np.ndarray) -> np.ndarray:
     """The label of the triangle's corner nearest to each pixel, (h, w); zero where nothing is shown."""
     height, width = triangle.shape
@@ -114,7 +114,7 @@ def nearest(triangle: np.ndarray, weights: np.ndarray, triangles: np.ndarray, la
     return result
 
 
-@numba.njit(cache=True, nogil=True)
+@numba.njit(cache=True, nogil=True, error_model="numpy")
 def vertex_normals(vertices: np.ndarray, triangles: np.ndarray) -> np.ndarray:
     """Area-weighted unit normals, (v, 3)."""
     normals = np.zeros(vertices.shape, np.float32)
@@ -134,7 +134,7 @@ def vertex_normals(vertices: np.ndarray, triangles: np.ndarray) -> np.ndarray:
     return normals
 
 
-@numba.njit(cache=True, nogil=True)
+@numba.njit(cache=True, nogil=True, error_model="numpy")
 def bilinear(image: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
     """`image` (h, w, c) at pixel coordinates (0.5 is the centre of the first), edges repeated; (n, c)."""
     height, width, channels = image.shape
@@ -149,4 +149,18 @@ def bilinear(image: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
             top = image[y0, x0, k] * (1 - tx) + image[y0, x1, k] * tx
             bottom = image[y1, x0, k] * (1 - tx) + image[y1, x1, k] * tx
             result[i, k] = top * (1 - ty) + bottom * ty
+    return result
+
+
+@numba.njit(cache=True, nogil=True, error_model="numpy")
+def halve(image: np.ndarray) -> np.ndarray:
+    """Average of 2 x 2 samples, (h, w, c) float32."""
+    h, w, c = image.shape[0] // 2, image.shape[1] // 2, image.shape[2]
+    result = np.empty((h, w, c), np.float32)
+    for y in range(h):
+        for x in range(w):
+            for k in range(c):
+                upper = np.float32(image[2 * y, 2 * x, k]) + np.float32(image[2 * y, 2 * x + 1, k])
+                lower = np.float32(image[2 * y + 1, 2 * x, k]) + np.float32(image[2 * y + 1, 2 * x + 1, k])
+                result[y, x, k] = np.float32(0.25) * (upper + lower)
     return result

@@ -43,12 +43,12 @@ def render(person: Person, cloth: Cloth, flat: FlatCloth, size: tuple[int, int])
         flat.albedo, flat.depth, face, folds, light, person.softness, person.warmth, probes,
     )  # fmt: skip
     label = raster.nearest(hits.triangle, hits.weights, stage.triangles, stage.label)
-    ground = backdrop(person.backdrop, size) * (1 - _reduce((hits.triangle >= 0)[..., None]))
+    ground = backdrop(person.backdrop, size) * (1 - raster.halve((hits.triangle >= 0)[..., None]))
     return View(
-        image=np.clip(_reduce(shaded) + ground, 0, 1),
-        albedo=np.clip(_reduce(albedo) + ground, 0, 1),
+        image=np.clip(raster.halve(shaded) + ground, 0, 1),
+        albedo=np.clip(raster.halve(albedo) + ground, 0, 1),
         parse=_majority(label, is_cloth),
-        cloth_share=_reduce(is_cloth[..., None])[..., 0],
+        cloth_share=raster.halve(is_cloth[..., None])[..., 0],
         warp=_resolve_warp(texture, shown) / np.array(flat.depth.shape[::-1], np.float32),
         joints={k: (x / SAMPLES, y / SAMPLES) for k, (x, y) in stage.joints.items()},
     )
@@ -64,21 +64,7 @@ def body_parts(person: Person, size: tuple[int, int]) -> NDArray[np.uint8]:
     return raster.nearest(hits.triangle, hits.weights, stage.triangles, stage.densepose)
 
 
-@numba.njit(cache=True, nogil=True)
-def _reduce(image: np.ndarray) -> np.ndarray:
-    """Average of 2 x 2 samples, (h, w, c) float32."""
-    h, w, c = image.shape[0] // 2, image.shape[1] // 2, image.shape[2]
-    result = np.empty((h, w, c), np.float32)
-    for y in range(h):
-        for x in range(w):
-            for k in range(c):
-                upper = np.float32(image[2 * y, 2 * x, k]) + np.float32(image[2 * y, 2 * x + 1, k])
-                lower = np.float32(image[2 * y + 1, 2 * x, k]) + np.float32(image[2 * y + 1, 2 * x + 1, k])
-                result[y, x, k] = np.float32(0.25) * (upper + lower)
-    return result
-
-
-@numba.njit(cache=True, nogil=True)
+@numba.njit(cache=True, nogil=True, error_model="numpy")
 def _majority(label: np.ndarray, is_cloth: np.ndarray) -> np.ndarray:
     """The commonest label of each 2 x 2 block; a block with any cloth is cloth (5)."""
     height, width = label.shape[0] // 2, label.shape[1] // 2
@@ -101,7 +87,7 @@ def _majority(label: np.ndarray, is_cloth: np.ndarray) -> np.ndarray:
     return result
 
 
-@numba.njit(cache=True, nogil=True)
+@numba.njit(cache=True, nogil=True, error_model="numpy")
 def _resolve_warp(texture: np.ndarray, shown: np.ndarray) -> np.ndarray:
     """Fine flat coordinates (h, w, 2) of each pixel of which two or more samples show one place of the flat cloth."""
     h, w = shown.shape[0] // 2, shown.shape[1] // 2

@@ -150,7 +150,7 @@ def _widths(figure: Figure) -> Array:
     return smooth_profile(np.linspace(0.4, 1.7, 131), knots, np.array([*values, figure.shoulders, 1.0, 1.0]))
 
 
-@numba.njit(cache=True, nogil=True)
+@numba.njit(cache=True, nogil=True, error_model="numpy")
 def _place(
     p: np.ndarray,
     share: np.ndarray,
