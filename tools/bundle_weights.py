@@ -3,7 +3,8 @@
     python tools/bundle_weights.py runs/mini --command "drape train mini-64 --data people --out runs/mini"
 
 The name is the preset's.  Half precision keeps 11 significant bits of a weight; nets compute in what their config says.
-Only weights trained on data that everybody may use are bundled: see assets/LICENCES.md.
+Only weights trained on data that everybody may use are bundled: see assets/LICENCES.md.  Data with photo textures name
+no licence for these; --textures-licence says it, for the record.
 """
 
 import argparse
@@ -26,19 +27,26 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("weights", type=Path, help="weights, or the folder of a run")
     parser.add_argument("--command", help="the exact command that trained them, for the record")
+    parser.add_argument("--textures-licence", help="licence of the photo textures the data were made with, if any")
     parser.add_argument("--out", type=Path, default=ASSETS / "weights")
     arguments = parser.parse_args()
     try:
         weights = load_weights(arguments.weights)
     except DrapeError as error:
         sys.exit(f"bundle_weights: {error}")
-    data_licence = weights.provenance.get("data_licence")
+    data_licence, _, textures = str(weights.provenance.get("data_licence")).partition("; photo textures")
+    if textures and arguments.textures_licence not in FREE:
+        sys.exit(
+            "bundle_weights: the data hold photo textures. Say --textures-licence, one of " + ", ".join(FREE) + "."
+        )
     if data_licence not in FREE:
         sys.exit(f"bundle_weights: trained on data under {data_licence!r}; only {', '.join(FREE)} is bundled.")
     name = weights.config.name
     for old in (*arguments.out.glob(f"{name}.safetensors*"), *arguments.out.glob(f"{name}-?????-of-?????.safetensors")):
         old.unlink()
     provenance = {**weights.provenance, "licence": LICENCE}
+    if textures:
+        provenance["textures_licence"] = arguments.textures_licence
     if arguments.command:
         provenance["command"] = arguments.command
     file = save_weights(

@@ -28,7 +28,7 @@ SIZE = (384, 288)  # height, width
 QUALITY = 92
 KEPT = ("image", "cloth", "cloth-mask", "image-parse-v3", "openpose_json", "agnostic-mask")
 
-PEOPLE = {"ines": 1, "kofi": 27, "maya": 17, "tom": 20, "noor": 33, "ada": 13}
+PEOPLE = {"ines": 1, "kofi": 27, "maya": 17, "tom": 20, "idris": 33, "otto": 13}
 """Name and index in the mannequin world of SEED."""
 CLOTHES = {"red-hoodie": 32, "diagonal-tee": 14, "dots-shirt": 30, "plaid-tank": 36}
 """The same, of the clothes made by code."""

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 EXAMPLES = """
 drape demo --out demo
 drape demo --out sharper --seed 7 --setting fine
-drape demo --people maya,noor --clothes rugby-tee,my-shirt.jpg --out mine
+drape demo --people maya,idris --clothes rugby-tee,my-shirt.jpg --out mine
 drape demo --weights runs/mini --steps 4 --guidance 1 --json
 """
 
