@@ -146,23 +146,29 @@ def save_checkpoint(
     for file in part.iterdir():
         _fsync(file)
     if target.exists():
-        shutil.rmtree(target)
+        _remove(target)
     part.rename(target)
     _fsync(folder)
     for old in checkpoints(folder)[:-keep]:
-        shutil.rmtree(old)
+        _remove(old)
     return target
 
 
 def load_checkpoint(target: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """(tensors, state) of one checkpoint folder.  Raises CheckpointError if it is damaged."""
-    tensors, _ = read_safetensors(target / "state.safetensors")
     try:
+        tensors, _ = read_safetensors(target / "state.safetensors")
         return tensors, json.loads((target / "state.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise CheckpointError(
-            f"{target / 'state.json'} is damaged ({error}). Delete {target} to resume from the one before."
-        ) from error
+    except (CheckpointError, OSError, ValueError) as error:
+        raise CheckpointError(f"{target} is damaged ({error}). Delete it to resume from the one before.") from error
+
+
+def _remove(checkpoint: Path) -> None:
+    """Delete a checkpoint so that no half of it can ever be taken for a whole one."""
+    doomed = checkpoint.with_name(f".{checkpoint.name}.old")
+    shutil.rmtree(doomed, ignore_errors=True)
+    checkpoint.rename(doomed)
+    shutil.rmtree(doomed)
 
 
 def checkpoints(folder: Path) -> list[Path]:

@@ -117,8 +117,10 @@ class OptimConfig:
     grad_clip: float = 1.0
 
     def __post_init__(self) -> None:
-        if self.lr <= 0:
+        if not 0 < self.lr < 1e3:
             raise ConfigError(f"optim.lr is {self.lr}, expected a number above 0 such as 1e-4.")
+        if not all(0 <= beta < 1 for beta in self.betas):
+            raise ConfigError(f"optim.betas is {list(self.betas)}, expected two numbers in [0, 1) such as [0.9, 0.99].")
         if not 0 <= self.decay <= 1:
             raise ConfigError(f"optim.decay is {self.decay}, expected a share of the run in [0, 1].")
         if self.warmup_images < 0 or self.grad_clip < 0 or self.weight_decay < 0:
@@ -182,6 +184,8 @@ class RunConfig:
         for name in ("batch_size", "images", "checkpoint_every", "preview_every"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} is {getattr(self, name)}, expected at least 1.")
+        if not 0 <= self.seed < 2**61:
+            raise ConfigError(f"seed is {self.seed}, expected a whole number from 0 to 2^61.")
         if not 0 <= self.condition_drop < 1:
             raise ConfigError(f"condition_drop is {self.condition_drop}, expected a share in [0, 1).")
         for name, size, stride in (

@@ -3,7 +3,7 @@
 The net goes into evaluation mode only inside, and nothing here touches a global random state.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -13,7 +13,7 @@ from torch import Tensor
 from drape.conditioning import conditions_of
 from drape.config import RunConfig
 from drape.data.sample import TryOnBatch
-from drape.diffusion.guidance import clipped, guided
+from drape.diffusion.guidance import Denoiser, clipped, guided
 from drape.diffusion.prediction import Prediction, predict
 from drape.diffusion.samplers import OnStep, ddim, ddpm, dpmpp_2m, per_image
 from drape.diffusion.schedule import ladder
@@ -21,6 +21,8 @@ from drape.errors import ConfigError
 from drape.nets.conditions import Conditions
 from drape.nets.parallel_unet import ClothFeatures, ParallelUNet
 from drape.shapes import Image, PerSample
+
+AUGMENTATION = 1 << 61  # flips one bit of a seed: the noise on the conditions is not the noise the image starts from
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,7 +41,9 @@ class SamplingConfig:
     def __post_init__(self) -> None:
         if self.steps < 1:
             raise ConfigError(f"steps is {self.steps}, expected at least 1.")
-        if self.guidance < 0:
+        if self.sampler not in ("dpmpp_2m", "ddim", "ddpm"):
+            raise ConfigError(f"there is no sampler {self.sampler!r}. Use dpmpp_2m, ddim or ddpm.")
+        if not self.guidance >= 0:
             raise ConfigError(f"guidance is {self.guidance}, expected 0 or more; 1 turns it off.")
 
 
@@ -88,21 +92,13 @@ def sample_batch(
     levels = torch.full((len(batch), config.net.num_noise_aug), config.noise_aug.sample)
     noise: tuple[Tensor, ...] = ()
     if config.noise_aug.sample > 0:
-        noise = tuple(
-            _fixed_noise(image, seeds) for image in (batch.agnostic, batch.cloth, batch.low_res) if image is not None
-        )
+        randn_like = per_image([seed ^ AUGMENTATION for seed in seeds])
+        names = ["agnostic", "cloth"] + ["low_res"] * config.net.low_res
+        noise = tuple(randn_like(batch.need(name)) for name in names)
     return sample(net, config, conditions_of(batch, config, levels=levels, noise=noise), seeds, how, on_step=on_step)
 
 
-def _fixed_noise(image: Tensor, seeds: Sequence[int]) -> Tensor:
-    rows = [torch.randn(image.shape[1:], generator=torch.Generator().manual_seed(seed + 1)) for seed in seeds]
-    return torch.stack(rows).to(image)
-
-
-Denoise = Callable[[Image, PerSample], Prediction]
-
-
-def _build_denoiser(net: ParallelUNet, config: RunConfig, conditions: Conditions, how: SamplingConfig) -> Denoise:
+def _build_denoiser(net: ParallelUNet, config: RunConfig, conditions: Conditions, how: SamplingConfig) -> Denoiser:
     everywhere = torch.ones(len(conditions.agnostic), dtype=torch.bool, device=conditions.agnostic.device)
     conditional = _denoiser(net, config, conditions)
     if how.guidance == 1:
@@ -111,7 +107,7 @@ def _build_denoiser(net: ParallelUNet, config: RunConfig, conditions: Conditions
     return clipped(guided(conditional, null, how.guidance, how.interval))
 
 
-def _denoiser(net: ParallelUNet, config: RunConfig, conditions: Conditions) -> Denoise:
+def _denoiser(net: ParallelUNet, config: RunConfig, conditions: Conditions) -> Denoiser:
     with _precision(config, conditions):
         cloth = _encode_each_cloth_once(net, conditions) if config.net.caches_cloth else None
 

@@ -1,11 +1,12 @@
 """The pieces of the trainer: draws, average, learning rate, log, weights."""
 
 import json
+from pathlib import Path
 
 import pytest
 import torch
 
-from drape.checkpoint import load_into, load_weights, save_weights
+from drape.checkpoint import checkpoints, load_checkpoint, load_into, load_weights, save_weights
 from drape.config import EmaConfig, OptimConfig, override
 from drape.errors import CheckpointError
 from drape.nets.parallel_unet import ParallelUNet
@@ -138,6 +139,34 @@ def test_a_checkpoint_stores_each_tensor_once(tmp_path) -> None:
     weights = sum(tensor.nbytes for tensor in state.net.state_dict().values())
     size = (folder / "state.safetensors").stat().st_size
     assert 3.9 * weights < size < 4.2 * weights  # net, average, two moments
+
+
+def test_a_state_of_the_papers_shape_is_saved_and_restored(tmp_path) -> None:
+    config = override(tiny(), ["net.cloth_sees=all"])
+    state = TrainState.fresh(config, torch.device("cpu"))
+    _step(state)
+    state.save(tmp_path, {})
+    other = TrainState.fresh(config, torch.device("cpu"))
+    other.restore(tmp_path)
+    assert other.images_seen == state.images_seen
+
+
+def test_a_crash_while_an_old_checkpoint_is_deleted_leaves_no_half_one(tmp_path, monkeypatch) -> None:
+    state = TrainState.fresh(tiny(), torch.device("cpu"))
+    _step(state)
+    state.save(tmp_path, {})
+
+    def crash(path, **_: object) -> None:
+        if Path(path).exists():
+            next(Path(path).iterdir()).unlink()
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr("shutil.rmtree", crash)
+    with pytest.raises(KeyboardInterrupt):
+        state.save(tmp_path, {})
+    monkeypatch.undo()
+    for folder in checkpoints(tmp_path):
+        load_checkpoint(folder)
 
 
 def test_only_the_last_checkpoints_are_kept(tmp_path) -> None:

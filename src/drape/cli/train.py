@@ -13,7 +13,7 @@ from drape.errors import ConfigError
 EXAMPLES = """
 drape train mini-64 --data people --out runs/mini --budget 25m
 drape train mini-64 --data people --out runs/short --images 20000 --set optim.lr=3e-4
-drape train small-128 --data zalando-hd-resized --out runs/hd --init runs/mini/weights.safetensors
+drape train base-128 --data zalando-hd-resized --out runs/hd
 drape train mini-64 --dry-run
 """
 

@@ -218,7 +218,7 @@ class Conditioner(nn.Module):
         self.person_joints, self.cloth_joints = JointTokens(dim), JointTokens(dim)
         self.person_pool, self.cloth_pool = AttentionPool(dim), AttentionPool(dim)
         self.mix = Mixer(dim)
-        self.mix_cloth = self.mix if config.cloth_sees == "all" else Mixer(dim)
+        self.mix_cloth = None if config.cloth_sees == "all" else Mixer(dim)
 
     def person(self, log_snr: PerSample, conditions: Conditions) -> tuple[Embedding, Tokens]:
         """The vector for the person stream, and the tokens of both poses."""
@@ -228,8 +228,8 @@ class Conditioner(nn.Module):
 
     def cloth(self, log_snr: PerSample | None, conditions: Conditions) -> Embedding:
         """The vector for the cloth stream; log_snr is read only if the stream is told the noise level."""
-        if self.cloth_sees == "all":
-            return self.mix_cloth(self.time(log_snr) + self._all_but_time(conditions))
+        if self.mix_cloth is None:
+            return self.mix(self.time(log_snr) + self._all_but_time(conditions))
         if self.cloth_sees == "no-time":
             return self.mix_cloth(self._all_but_time(conditions))
         pooled = self.cloth_pool(self.cloth_joints(conditions.cloth_pose))

@@ -66,10 +66,11 @@ def launch(request: Launch) -> Path:
     _claim(request.out, config)
     restored = state.restore(request.out / "checkpoints") or {}
     clock = Clock(config=config, budget_s=request.budget_s, started=started, elapsed_before_s=state.elapsed_s)
-    if not restored.get("finished"):
-        _run(request, state, clock, readers, device)
-    else:
+    weights_file = request.out / WEIGHTS_FILE
+    if restored.get("finished") and weights_file.is_file():
         print(f"{request.out} is finished: {state.images_seen:,} images.", file=sys.stderr)
+        return weights_file
+    _run(request, state, clock, readers, device)
     return _finish(request, state, readers[0], device)
 
 
@@ -86,6 +87,9 @@ def _run(request: Launch, state: TrainState, clock: Clock, readers: list[Reader]
             state, config, source.batches(state.images_seen), clock,
             log=log, meter=meter, on_step=keeper.after_step, device=device,
         )  # fmt: skip
+        if state.images_seen == 0 and keeper.stop_signal is None:
+            spent = clock.elapsed_s()
+            raise ConfigError(f"the budget was over before the first step: start-up took {spent:.0f} s. Give more.")
         keeper.save(state, finished=keeper.stop_signal is None)
         if keeper.stop_signal is not None:
             raise KeyboardInterrupt
@@ -177,7 +181,7 @@ def _claim(out: Path, config: RunConfig) -> None:
                 f"{out} holds a run with other settings ({keys}). Repeat them to resume, or choose another --out."
             )
         return
-    if out.is_dir() and any(out.iterdir()):
+    if out.is_dir() and any(path.name != f".{CONFIG_FILE}.part" for path in out.iterdir()):
         raise ConfigError(f"{out} is not empty and holds no drape run. Choose another --out.")
     out.mkdir(parents=True, exist_ok=True)
     part = out / f".{CONFIG_FILE}.part"
