@@ -189,7 +189,7 @@ def _spread(albedo: np.ndarray, inside: np.ndarray) -> np.ndarray:
 def _table_shade(
     t: dict[str, Array32], u: Array32, v: Array32, inside: np.ndarray, depth: Array32, rng: np.random.Generator
 ) -> Array32:
-    """Soft light on the table: rounded edges, gentle folds and the hollow of the neck; u, v: metres of columns, rows."""
+    """Soft light on the table: rounded edges, gentle folds, the hollow of the neck; u, v: metres of columns, rows."""
     fold = np.zeros(inside.shape, np.float32)
     for _ in range(5):
         angle, phase, pitch = rng.uniform(-0.5, 0.5), rng.uniform(0, 6.3), rng.uniform(0.05, 0.14)
