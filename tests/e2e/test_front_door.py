@@ -301,7 +301,7 @@ def test_the_old_cloth_never_shows_in_the_result(pipeline: TryOnPipeline) -> Non
     """Paint the person's old cloth in a signal colour, keep everything the net is shown: the result must not change."""
     person = find_person("00012_00", pipeline.config)
     photo = person.photo.copy()
-    photo[person.mask] = (255, 0, 255)
+    photo[person.mask & ~person.background] = (255, 0, 255)
     result = pipeline.dress(person, "dots", how=QUICK).image
     assert np.array_equal(
         np.asarray(result), np.asarray(pipeline.dress(replace(person, photo=photo), "dots", how=QUICK).image)
@@ -315,9 +315,21 @@ def test_the_seam_is_smooth_and_lies_outside() -> None:
     assert (share[mask] == 1).all() and share[0, 0] == 0
     steps = np.diff(share[20, :11])
     assert (steps >= 0).all() and steps.max() < 0.5
-    assert (
-        compose(np.full((40, 40, 3), 7, np.uint8), ~mask | mask, torch.zeros(3, 10, 10)).getpixel((5, 5)) == (128,) * 3
-    )
+    photo, nowhere = np.full((40, 40, 3), 7, np.uint8), np.zeros_like(mask)
+    assert compose(photo, ~nowhere, nowhere, torch.zeros(3, 10, 10)).getpixel((5, 5)) == (128, 128, 128)
+
+
+def test_background_is_kept_only_where_the_net_drew_the_same() -> None:
+    rng = np.random.default_rng(0)
+    photo = rng.integers(110, 130, (80, 60, 3), dtype=np.uint8)
+    everywhere = np.ones((80, 60), dtype=bool)
+    left = everywhere.copy()
+    left[:, 30:] = False
+    alike, unlike = torch.full((3, 20, 15), 120 / 127.5 - 1), torch.full((3, 20, 15), 0.9)
+    same = np.asarray(compose(photo, everywhere, left, alike))
+    assert (same[:, 4:24] == photo[:, 4:24]).all()  # background, and the net agrees
+    assert (same[:, 34:] == 120).all()  # the person: the net's, whatever the photo shows
+    assert (np.asarray(compose(photo, everywhere, left, unlike)) == 242).all()  # a sleeve where background was
 
 
 def test_records_in_another_range_or_size_are_refused_with_the_numbers(pipeline: TryOnPipeline) -> None:

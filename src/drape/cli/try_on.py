@@ -37,7 +37,7 @@ def _try_on(
     as_json: AsJson = False,
 ) -> None:
     """Dress a person.  Inside the region that is repainted the net makes the picture, at its own resolution;
-    outside it the person's photo is kept as it is.
+    outside it, and where the net repeats the background, the person's photo is kept as it is.
     """
     check_picture(out)
     from drape.devices import hardware

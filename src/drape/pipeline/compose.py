@@ -1,7 +1,8 @@
 """The net's output set into the person's own photo.
 
 The nets work at 64x48 or 128x96; photos are larger.  Outside the agnostic mask nothing needs to be made, so there the
-photo's own pixels stay.  Inside, the output is enlarged: smooth, because no detail is invented.
+photo's own pixels stay.  Inside, the output is enlarged: smooth, because no detail is invented.  The mask is wider than
+the person; where the photo shows background in it and the net drew that same background, the photo's pixels stay too.
 """
 
 import cv2
@@ -15,6 +16,8 @@ from drape.data.transforms import to_bytes
 
 SEAM = 0.75
 """Width of the seam outside the mask, in pixels of the net."""
+ALIKE, UNLIKE = 10, 40
+"""Levels (of 255) by which photo and net may differ for background to be kept whole, and from which it is not kept."""
 
 
 def to_picture(image: Float[Tensor, "3 h w"]) -> PillowImage.Image:
@@ -23,17 +26,39 @@ def to_picture(image: Float[Tensor, "3 h w"]) -> PillowImage.Image:
 
 
 def compose(
-    photo: UInt8[ndarray, "h w 3"], mask: Bool[ndarray, "h w"], made: Float[Tensor, "3 h2 w2"]
+    photo: UInt8[ndarray, "h w 3"],
+    mask: Bool[ndarray, "h w"],
+    background: Bool[ndarray, "h w"],
+    made: Float[Tensor, "3 h2 w2"],
 ) -> PillowImage.Image:
     """The photo with what the net made inside the mask, at the photo's size.
 
+    background   where the photo shows nothing of the person
     The seam lies outside the mask, where the net repeats what it was shown, so the old cloth never shines through.
     """
     height, width = mask.shape
+    scale = height / made.shape[1]
     large = to_picture(made).resize((width, height), PillowImage.Resampling.BICUBIC)
-    share = blend_share(mask, seam=SEAM * height / made.shape[1])[..., None]
-    mixed = share * np.asarray(large, dtype=np.float32) + (1 - share) * photo
+    new = np.asarray(large, dtype=np.float32)
+    share = blend_share(mask, seam=SEAM * scale) * (1 - kept_share(photo, new, background, reach=scale))
+    mixed = share[..., None] * new + (1 - share[..., None]) * photo
     return PillowImage.fromarray(np.rint(mixed).astype(np.uint8))
+
+
+def kept_share(
+    photo: UInt8[ndarray, "h w 3"], new: Float[ndarray, "h w 3"], background: Bool[ndarray, "h w"], reach: float
+) -> Float[ndarray, "h w"]:
+    """1 where the photo shows background and `new` the same within ALIKE, 0 where anything else, smooth between.
+
+    reach   pixels over which the two are compared.  About half as far from the person the background begins, since
+            at the outline the photo's pixels are part cloth; the photo elsewhere plays no part
+    """
+    size = 2 * round(reach) + 1
+    sure = cv2.erode(background.astype(np.float32), np.ones((size // 2 | 1, size // 2 | 1), np.uint8))
+    difference = cv2.blur((new - photo) * sure[..., None], (size, size))
+    apart = np.abs(difference).max(axis=2) / np.maximum(cv2.blur(sure, (size, size)), 1e-6)
+    x = np.clip((UNLIKE - apart) / (UNLIKE - ALIKE), 0, 1)
+    return cv2.blur(sure, (3, 3)) * sure * x * x * (3 - 2 * x)
 
 
 def blend_share(mask: Bool[ndarray, "h w"], seam: float) -> Float[ndarray, "h w"]:

@@ -13,6 +13,7 @@ from drape import bundled
 from drape.config import RunConfig
 from drape.data.compact import planes
 from drape.data.images import read_mask, read_photo, read_rgb, size_of
+from drape.data.parse_labels import BACKGROUND
 from drape.data.pose import null_pose
 from drape.data.sample import ClothKind, TryOnSample
 from drape.data.transforms import resize_mask, resize_rgb, to_signed
@@ -29,11 +30,16 @@ OWN_LICENCE = "unknown"
 
 @dataclass(frozen=True, kw_only=True)
 class Person:
-    """Somebody to dress: the photo as it is, the region that is repainted, the record a net sees without a cloth."""
+    """Somebody to dress, the record being what a net sees of them, still without a cloth.
+
+    mask         the region that is repainted
+    background   where the photo shows nothing of the person; nowhere, if there is no parse map to tell
+    """
 
     name: str
     photo: UInt8[ndarray, "h w 3"]
     mask: Bool[ndarray, "h w"]
+    background: Bool[ndarray, "h w"]
     record: TryOnSample
 
 
@@ -127,9 +133,13 @@ def _person_of(root: Path, identity: str, config: RunConfig) -> Person:
     reader = _reader(root, identity, config, ("person", "agnostic_mask"))
     path = reader.folders.path("person", identity)
     reader.size = size_of(path)
+    if reader.folders.find("parse", identity):
+        reader.fields = (*reader.fields, "parse")
     full = reader.by_id(identity)
     assert full.agnostic_mask is not None
-    return Person(name=identity, photo=read_rgb(path), mask=full.agnostic_mask[0].numpy() > 0.5, record=record)
+    mask = full.agnostic_mask[0].numpy() > 0.5
+    background = np.zeros_like(mask) if full.parse is None else full.parse.numpy() == BACKGROUND
+    return Person(name=identity, photo=read_rgb(path), mask=mask, background=background, record=record)
 
 
 def _cloth_of(root: Path, identity: str, config: RunConfig) -> Cloth:

@@ -45,7 +45,8 @@ OnImages = Callable[[int, int], object]
 class Dressed:
     """A person in a cloth.
 
-    image     at the size of the photo: made by the net inside the agnostic mask, the photo's own pixels outside
+    image     at the size of the photo: made by the net inside the agnostic mask, the photo's own pixels outside (see
+              compose)
     raw       everything the net drew, at the net's size
     seconds   of sampling, the share of this image in its batch
     """
@@ -62,7 +63,7 @@ class TryOnPipeline:
     """A net with the settings it was trained by.
 
         pipeline = TryOnPipeline.from_pretrained("best")
-        pipeline.dress("maya", "stripes").image.save("out.png")
+        pipeline.dress("maya", "rugby-tee").image.save("out.png")
 
     Calling it samples records; `dress` and `dress_all` take people and clothes by name and set the result into the
     person's own photo.  An image depends on its person, its cloth and its seed, never on its batch.
@@ -150,8 +151,8 @@ class TryOnPipeline:
         seconds = (time.perf_counter() - begun) / len(pairs)
         return [
             Dressed(
-                person=person, cloth=cloth, image=compose(person.photo, person.mask, image), raw=to_picture(image),
-                seed=seed, seconds=seconds,
+                person=person, cloth=cloth, seed=seed, seconds=seconds, raw=to_picture(image),
+                image=compose(person.photo, person.mask, person.background, image),
             )
             for (person, cloth), image in zip(pairs, images, strict=True)
         ]  # fmt: skip
