@@ -154,6 +154,17 @@ def test_a_written_folder_passes_its_self_check_and_a_damaged_one_does_not(folde
     assert "old cloth outside the mask" in bad
 
 
+def test_a_folder_that_another_version_drew_is_neither_continued_nor_checked(tmp_path: Path) -> None:
+    out, recipe = tmp_path / "set", replace(RECIPE, people=2, test=0, worn=False)
+    write_dataset(out, recipe)
+    words = json.loads((out / "dataset.json").read_text())
+    (out / "dataset.json").write_text(json.dumps({**words, "format": 1}))
+    with pytest.raises(DataError, match="format"):
+        write_dataset(out, recipe)
+    with pytest.raises(DataError, match="has format 1, this version draws"):
+        read_recipe(out, None)
+
+
 def test_checking_a_folder_that_is_not_ours_says_so(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"dataset\.json cannot be read"):
         read_recipe(tmp_path, None)

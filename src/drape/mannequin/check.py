@@ -15,7 +15,7 @@ from PIL import Image
 from drape.data.parse_labels import UPPER_CLOTHES, is_any
 from drape.errors import DataError
 from drape.mannequin import raster
-from drape.mannequin.dataset import Recipe, is_finished
+from drape.mannequin.dataset import FORMAT, Recipe, is_finished
 from drape.mannequin.fabric import find_textures
 from drape.mannequin.flat import cloth_texture, lay_flat
 from drape.mannequin.keypoints import PARULA
@@ -86,6 +86,11 @@ def read_recipe(out: Path, textures: Path | None) -> Recipe:
         raise DataError(
             f"{path} cannot be read ({type(error).__name__}). Write the folder with 'drape mannequin {out}'."
         ) from error
+    if words.get("format") != FORMAT:
+        raise DataError(
+            f"{out} has format {words.get('format')}, this version draws format {FORMAT} and cannot compare. "
+            "Write the folder again to check it."
+        )
     if words["textures"] and not textures:
         raise DataError(
             f"{out} was written with the photographs of '{words['textures']}'. Name that folder: --textures."
