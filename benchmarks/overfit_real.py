@@ -47,6 +47,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, default=Path("runs/overfit"))
     parser.add_argument("--preset", default="mini-64")
     parser.add_argument("--budget", default="10m")
+    parser.add_argument("--init", type=Path, help="weights of an earlier run to go on from")
     parser.add_argument("--device", default="auto")
     arguments = parser.parse_args(argv)
     try:
@@ -60,11 +61,15 @@ def measure(arguments: argparse.Namespace) -> int:
     """Train (or continue), sample every person from noise, print the table."""
     config = override(preset(arguments.preset), SETTINGS)
     budget_s = parse_duration(arguments.budget)
-    weights = load_weights(
-        launch(
-            Launch(config=config, data=arguments.data, out=arguments.out, budget_s=budget_s, device=arguments.device)
-        )
+    request = Launch(
+        config=config,
+        data=arguments.data,
+        out=arguments.out,
+        budget_s=budget_s,
+        init=arguments.init,
+        device=arguments.device,
     )
+    weights = load_weights(launch(request))
     device = pick_device(arguments.device)
     net = ParallelUNet(config.net)
     net.load_state_dict(weights.tensors)
