@@ -51,11 +51,10 @@ def test_rows_of_dresscode_with_minus_one_for_missing_are_read(joints, tmp_path:
     assert np.array_equal(to_pose(read, (128, 96)), to_pose(joints, (128, 96)))
 
 
-def test_a_joint_that_is_not_a_number_is_missing(joints, tmp_path: Path) -> None:
+def test_a_joint_that_is_not_a_number_is_an_error_in_a_file_and_never_reaches_a_pose(joints, tmp_path: Path) -> None:
     joints[3] = np.nan, 10, 0.9
-    joints[6] = 10, 10, np.nan
-    read = read_joints(write(tmp_path / "p.json", {"people": [person(joints)]}))
-    assert read[3].tolist() == read[6].tolist() == [0, 0, 0]
+    with pytest.raises(DataError, match="no number"):
+        read_joints(write(tmp_path / "p.json", {"people": [person(joints)]}))
     assert torch.isfinite(to_pose(joints, (128, 96))).all()
 
 

@@ -97,16 +97,19 @@ def _person(path: Path, person: Any) -> Joints:
 
 def _numbers(path: Path, values: Any, columns: int) -> Float[ndarray, "k columns"]:
     try:
-        return np.asarray(values, dtype=np.float64).reshape(-1, columns)
+        rows = np.asarray(values, dtype=np.float64).reshape(-1, columns)
     except (TypeError, ValueError) as error:
         raise DataError(
             f"{path} holds joints that are not rows of {columns} numbers. Run OpenPose on its image again."
         ) from error
+    if not np.isfinite(rows).all():
+        raise DataError(f"{path} holds a joint that is no number. Write 0, 0, 0 for a joint that was not found.")
+    return rows
 
 
 def _from_body25(path: Path, rows: Float[ndarray, "k 3"]) -> Joints:
     del path  # one signature for both conversions
-    missing = ~np.isfinite(rows).all(axis=1) | (rows[:, 2] <= 0)
+    missing = rows[:, 2] <= 0
     return np.where(missing[:, None], 0.0, rows)
 
 
@@ -118,7 +121,7 @@ def _from_coco(path: Path, rows: Float[ndarray, "k columns"]) -> Joints:
         )
     joints = np.zeros((25, 3))
     joints[list(COCO_IN_BODY25)] = rows[:, :3]
-    missing = ~np.isfinite(joints).all(axis=1) | (joints[:, 2] <= 0) | (joints[:, :2] < 0).any(axis=1)
+    missing = (joints[:, 2] <= 0) | (joints[:, :2] < 0).any(axis=1)
     joints[missing] = 0.0
     right, left = joints[9], joints[12]
     if right[2] > 0 and left[2] > 0:

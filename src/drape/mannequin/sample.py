@@ -6,8 +6,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from drape.data.agnostic import agnostic_mask_v32, parse_agnostic_v32
-from drape.data.parse_labels import UPPER_CLOTHES, is_any
+from drape.data.agnostic import agnostic_mask, parse_agnostic_v32
 from drape.mannequin.cloth import sample_cut
 from drape.mannequin.fabric import sample_fabric
 from drape.mannequin.flat import Cloth, lay_flat
@@ -82,7 +81,7 @@ def make_sample(seed: int, index: int, size: tuple[int, int], textures: Textures
     flat = lay_flat(cloth, size)
     view = render(person, cloth, flat, size)
     joints = body_25(view.joints, size)
-    mask = agnostic_mask_v32(view.parse, joints) | is_any(view.parse, UPPER_CLOTHES)
+    mask = agnostic_mask(view.parse, joints)
     image = to_bytes(view.image)
     swapped = render_person_in(person, make_cloth(seed, other, split, textures), size)
     return MannequinSample(
