@@ -11,7 +11,7 @@ from drape.errors import ConfigError
 from drape.nets import sizes
 
 PAPER_DIFFUSION = DiffusionConfig(target="eps", shift=False, weighting="uniform")
-PAPER_OPTIM = OptimConfig(lr=1e-4, betas=(0.9, 0.999), warmup_images=10_000 * 256, decay=0.0)
+PAPER_OPTIM = OptimConfig(lr=1e-4, betas=(0.9, 0.999), warmup_images=10_000 * 256, decay=0.0, grad_clip=0.0)
 PAPER_IMAGES = 500_000 * 256
 
 
