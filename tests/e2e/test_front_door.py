@@ -1,5 +1,7 @@
 """The front door: `drape demo`, `try-on`, `info` and the pipeline behind them, with a tiny untrained net."""
 
+import base64
+import html
 import json
 import re
 import shlex
@@ -130,6 +132,17 @@ def test_the_page_says_what_was_done_with_what(demo: Path) -> None:
     for fact in ("mini-64", "32x24", "2 steps", "seed", "s per image", "4 people in 2 clothes", "made by code"):
         assert fact in page, fact
     assert len(re.findall(r'alt="[^"]+ in [^"]+"', page)) == 8
+
+
+def test_the_command_on_the_page_makes_its_first_picture_again(demo: Path, tmp_path: Path) -> None:
+    page = (demo / "index.html").read_text(encoding="utf-8")
+    command = re.search(r"<code>(.*?)</code>", page, flags=re.DOTALL)
+    picture = re.search(r'<img src="data:image/jpeg;base64,([^"]+)"', page)
+    assert command and picture
+    assert main([*shlex.split(html.unescape(command[1]))[1:], "--device", "cpu"]) == 0
+    Image.open(tmp_path / "out.png").save(tmp_path / "out.jpg", quality=90, subsampling=0)
+    (tmp_path / "shown.jpg").write_bytes(base64.b64decode(picture[1]))
+    assert np.abs(pixels(tmp_path / "out.jpg") - pixels(tmp_path / "shown.jpg")).mean() < 0.5
 
 
 def test_names_on_the_page_are_text_and_never_markup(demo: Path) -> None:

@@ -68,7 +68,7 @@ def _count(number: int, one: str, many: str) -> str:
 def _jpeg(picture: Image.Image) -> str:
     if picture.width > WIDEST:
         picture = picture.resize((WIDEST, round(picture.height * WIDEST / picture.width)), Image.Resampling.LANCZOS)
-    return _uri(picture, "JPEG", quality=90)
+    return _uri(picture, "JPEG", quality=90, subsampling=0)
 
 
 def _png(picture: Image.Image) -> str:

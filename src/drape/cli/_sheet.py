@@ -9,6 +9,7 @@ from drape.pipeline.tryon import Dressed
 
 CELL = (240, 320)  # width, height of a picture on the sheet
 GAP = 14
+HEAD = 126  # height of title and facts
 MARGIN = 48
 NAME = 34  # height of the line with a name under a picture
 RADIUS = 10
@@ -18,16 +19,16 @@ PAPER, INK, QUIET, LINE = "#f6f5f2", "#1c1b19", "#6d6a64", "#d9d6cf"
 
 @dataclass(frozen=True, kw_only=True)
 class Words:
-    """The title, a line of facts under it, and the lines at the foot."""
+    """The title, the facts under it on at most two lines, and the lines at the foot."""
 
     title: str
-    facts: str
+    facts: tuple[str, ...]
     notes: tuple[str, ...]
 
 
 def draw_sheet(rows: Sequence[Sequence[Dressed]], words: Words) -> Image.Image:
     """The sheet as one picture.  `rows` has one row per person and one column per cloth, none empty."""
-    head, foot = 110, 28 + 24 * len(words.notes)
+    head, foot = HEAD, 28 + 24 * len(words.notes)
     pitch_x, pitch_y = CELL[0] + GAP, CELL[1] + GAP
     left, top = MARGIN + pitch_x + GAP, MARGIN + head + pitch_y + NAME + GAP
     width = left + pitch_x * len(rows[0]) - GAP + MARGIN
@@ -35,7 +36,8 @@ def draw_sheet(rows: Sequence[Sequence[Dressed]], words: Words) -> Image.Image:
     sheet = Image.new("RGB", (width, height), PAPER)
     pen = ImageDraw.Draw(sheet)
     pen.text((MARGIN, MARGIN - 8), words.title, fill=INK, font=_font(44))
-    pen.text((MARGIN, MARGIN + 56), _fitted(words.facts, width - 2 * MARGIN, 20), fill=QUIET, font=_font(20))
+    for number, text in enumerate(_lines(words.facts, width - 2 * MARGIN, 20)[:2]):
+        pen.text((MARGIN, MARGIN + 52 + 28 * number), text, fill=QUIET, font=_font(20))
     for column, dressed in enumerate(rows[0]):
         place = left + column * pitch_x, MARGIN + head
         _picture(sheet, Image.fromarray(dressed.cloth.photo), place)
@@ -72,8 +74,20 @@ def _name(pen: ImageDraw.ImageDraw, name: str, place: tuple[int, int], ink: str)
 def _rules(pen: ImageDraw.ImageDraw, left: int, top: int, right: int, bottom: int) -> None:
     """Thin lines between what was given and what was made."""
     x, y = left - GAP - GAP // 2 + 3, top - GAP + 3
-    pen.line((x, MARGIN + 110, x, bottom - MARGIN), fill=LINE, width=2)
+    pen.line((x, MARGIN + HEAD, x, bottom - MARGIN), fill=LINE, width=2)
     pen.line((MARGIN, y, right - MARGIN, y), fill=LINE, width=2)
+
+
+def _lines(parts: Sequence[str], width: int, size: int) -> list[str]:
+    """The parts with dots between them, a new line where the next would not fit."""
+    lines: list[str] = []
+    for part in parts:
+        longer = f"{lines[-1]}  \u00b7  {part}" if lines else part
+        if lines and _font(size).getlength(longer) <= width:
+            lines[-1] = longer
+        else:
+            lines.append(_fitted(part, width, size))
+    return lines
 
 
 def _fitted(text: str, width: int, size: int) -> str:

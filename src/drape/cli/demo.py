@@ -1,6 +1,7 @@
 """`drape demo`: the bundled people in the bundled clothes, on one sheet and on one web page."""
 
 import json
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -37,7 +38,7 @@ def _demo(
     people: Annotated[list[str] | None, typer.Option(help="Names or DATASET:ID, with commas or repeated.")] = None,
     clothes: Annotated[list[str] | None, typer.Option(help="Names, DATASET:ID or photos, likewise.")] = None,
     seed: Seed = 0,
-    setting: Setting = "standard",
+    setting: Setting = "quick",
     steps: Steps = None,
     guidance: Guidance = None,
     device: Device = "auto",
@@ -60,7 +61,10 @@ def _demo(
     pipeline = TryOnPipeline.from_pretrained(weights, device, images=images)
     with bar(f"dressing {len(wearers)} people in {len(worn)} clothes") as progress:
         rows = pipeline.dress_all(wearers, worn, seed=seed, how=how, on_images=progress)
-    files = _write(out, rows, pipeline, how)
+    again = {"--person": wearers[0], "--cloth": worn[0], "--weights": pipeline.name, "--steps": how.steps}
+    again |= {"--guidance": f"{how.guidance:g}", "--seed": seed, "--out": "out.png"}
+    command = shlex.join(["drape", "try-on", *(str(word) for option in again.items() for word in option)])
+    files = _write(out, rows, pipeline, how, command)
     record = {
         "weights": pipeline.name, "people": len(rows), "clothes": len(rows[0]),
         "sampler": how.sampler, "steps": how.steps, "guidance": how.guidance,
@@ -106,7 +110,9 @@ def _facts(rows: "list[list[Dressed]]", pipeline: "TryOnPipeline", how: "Samplin
     }
 
 
-def _write(out: Path, rows: "list[list[Dressed]]", pipeline: "TryOnPipeline", how: "SamplingConfig") -> list[Path]:
+def _write(
+    out: Path, rows: "list[list[Dressed]]", pipeline: "TryOnPipeline", how: "SamplingConfig", command: str
+) -> list[Path]:
     from drape.cli._page import draw_page
     from drape.cli._sheet import Words, draw_sheet
 
@@ -114,15 +120,13 @@ def _write(out: Path, rows: "list[list[Dressed]]", pipeline: "TryOnPipeline", ho
     height, width = pipeline.config.resolution
     words = Words(
         title="drape",
-        facts="  \u00b7  ".join(value if key != "seed" else f"seed {value}" for key, value in facts.items()),
+        facts=tuple(value if key != "seed" else f"seed {value}" for key, value in facts.items()),
         notes=(
             "Left: the people. Top: the clothes. The net makes the region that it repaints, "
             f"at {height}x{width}, enlarged here; the rest is the person's own photo.",
             "The bundled people are made by code; the clothes are made by code or are CC0 photos.",
         ),
     )
-    first = rows[0][0]
-    command = f"drape try-on --person {first.person.name} --cloth {first.cloth.name} --seed {first.seed} --out out.png"
     sheet, page = out / "sheet.png", out / "index.html"
     text = draw_page(rows, facts, command)
     picture = draw_sheet(rows, words)

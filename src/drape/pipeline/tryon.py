@@ -25,7 +25,7 @@ from drape.sampling import SamplingConfig, sample_batch
 from drape.shapes import Image
 
 SETTINGS: dict[str, SamplingConfig] = {
-    "quick": SamplingConfig(steps=8, guidance=1.0),
+    "quick": SamplingConfig(steps=8),
     "standard": SamplingConfig(),
     "fine": SamplingConfig(steps=50),
 }
@@ -80,7 +80,8 @@ class TryOnPipeline:
             raise CheckpointError(f"{name}: {bad} holds values that are no numbers. Use an earlier state of its run.")
         net = ParallelUNet(self.config.net)
         load_into(net, weights.tensors, name)
-        self.net = net.to(device).eval()
+        net = net.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stubs lack it
+        self.net = net.eval()
 
     @classmethod
     def from_pretrained(
