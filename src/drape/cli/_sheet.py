@@ -63,6 +63,8 @@ def _picture(sheet: Image.Image, picture: Image.Image, place: tuple[int, int]) -
     corners = Image.new("L", (CELL[0] * 4, CELL[1] * 4), 0)
     ImageDraw.Draw(corners).rounded_rectangle((0, 0, CELL[0] * 4 - 1, CELL[1] * 4 - 1), RADIUS * 4, fill=255)
     sheet.paste(card, place, corners.resize(CELL, Image.Resampling.LANCZOS))
+    box = (place[0], place[1], place[0] + CELL[0] - 1, place[1] + CELL[1] - 1)
+    ImageDraw.Draw(sheet).rounded_rectangle(box, RADIUS, outline=LINE)
 
 
 def _name(pen: ImageDraw.ImageDraw, name: str, place: tuple[int, int], ink: str) -> None:

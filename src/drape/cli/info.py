@@ -120,7 +120,8 @@ def words(record: dict[str, Any]) -> str:
         "weights": "none bundled under this name" if record["kind"] == "preset" else f"licence {record['licence']}",
         **{f"  {key}": str(value) for key, value in record["provenance"].items()},
     }
-    return "\n".join([record["name"], *(f"  {key:<13}{value}" for key, value in rows.items())])
+    width = max(map(len, rows)) + 2
+    return "\n".join([record["name"], *(f"  {key:<{width}}{value}" for key, value in rows.items())])
 
 
 def _origin(weights: "Weights") -> dict[str, Any]:
