@@ -19,7 +19,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from drape.config import RunConfig, from_dict
+from drape.config import RunConfig, from_stored
 from drape.errors import CheckpointError, ConfigError
 
 HEADER_KEY = "drape"
@@ -81,7 +81,7 @@ def load_weights(path: Path) -> Weights:
         raise CheckpointError(f"{path} holds tensors but no drape config. Give weights written by 'drape train'.")
     record = _read_header(path, header[HEADER_KEY])
     try:
-        config = from_dict(record["config"])
+        config = from_stored(record["config"])
     except ConfigError as error:
         raise CheckpointError(f"{path} was written by another version of drape: {error}") from error
     return Weights(config=config, tensors=tensors, provenance=record["provenance"])

@@ -14,142 +14,34 @@ from typing import Any, Literal, get_type_hints
 
 from pydantic import TypeAdapter, ValidationError
 
-from drape.diffusion.schedule import CosineSchedule, LinearSchedule, resolution_shift
 from drape.errors import ConfigError
 from drape.nets.config import ParallelUNetConfig
-
-
-@dataclass(frozen=True, kw_only=True)
-class DiffusionConfig:
-    """What the net predicts, and how noise levels are spread over t in [0, 1].
-
-    shift        add 2 log(64 / sqrt(height * width)) to the log-SNR  [Hoogeboom et al. 2023, eq. 7]
-    weighting    of the squared error over noise levels, see drape.diffusion.weighting
-    gamma        its largest SNR  [Hang et al. 2023]
-    mask_weight  how many times a pixel inside the agnostic mask counts; 1 is the paper's plain average
-    """
-
-    target: Literal["v", "eps", "x0"] = "v"
-    schedule: Literal["cosine", "linear"] = "cosine"
-    shift: bool = True
-    weighting: Literal["clipped-snr", "min-snr", "uniform"] = "clipped-snr"
-    gamma: float = 5.0
-    mask_weight: float = 1.0
-
-    def build_schedule(self, resolution: tuple[int, int]) -> CosineSchedule | LinearSchedule:
-        """The noise schedule for images of this (height, width)."""
-        shift = resolution_shift(*resolution) if self.shift else 0.0
-        return CosineSchedule(shift=shift) if self.schedule == "cosine" else LinearSchedule()
-
-    def __post_init__(self) -> None:
-        if self.schedule == "linear" and self.shift:
-            raise ConfigError(
-                "diffusion.shift is on but only the cosine schedule can be shifted. Set diffusion.shift=false."
-            )
-        if self.gamma <= 0 or self.mask_weight <= 0:
-            raise ConfigError(f"diffusion: gamma {self.gamma} and mask_weight {self.mask_weight} must be above 0.")
-
-
-@dataclass(frozen=True, kw_only=True)
-class NoiseAugConfig:
-    """Noise-conditioning augmentation of the conditioning images.  [Zhu et al. 2023, sec. 3.1]
-
-    A level s in [0, 1] is the forward diffusion at time s of the unshifted cosine schedule.
-    train_max   levels are drawn from U(0, train_max) per image and condition; the paper uses 1
-    sample      the constant level at sampling
-    """
-
-    train_max: float = 0.0
-    sample: float = 0.0
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.sample <= 1 or not 0 <= self.train_max <= 1:
-            raise ConfigError(f"noise_aug: train_max {self.train_max} and sample {self.sample} must lie in [0, 1].")
-        if self.sample > self.train_max:
-            raise ConfigError(
-                f"noise_aug.sample {self.sample} is above noise_aug.train_max {self.train_max}: "
-                "the net would see noise it never saw in training. Lower sample or raise train_max."
-            )
-
-
-@dataclass(frozen=True, kw_only=True)
-class DataConfig:
-    """Which record the reader makes, and its augmentation.
-
-    pose        "read" needs joints for every person; "null" asks for the null pose explicitly
-    mask        "computed" makes the agnostic mask from parse and joints; "shipped" reads the data set's own
-    settings    which targets to train on: "paired", people in their own cloth; with "counterfactual", also in
-                another (mannequin sets only, where that truth is known)
-    flip        probability of mirroring person, cloth, masks and joints together
-    """
-
-    layout: Literal["viton-hd", "dresscode"] = "viton-hd"
-    cloth_kind: Literal["flat", "worn"] = "flat"
-    agnostic: Literal["v3.2", "paper"] = "v3.2"
-    mask: Literal["computed", "shipped"] = "computed"
-    pose: Literal["read", "null"] = "read"
-    settings: tuple[Literal["paired", "counterfactual"], ...] = ("paired",)
-    flip: float = 0.5
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.flip <= 1:
-            raise ConfigError(f"data.flip is {self.flip}, a probability must lie in [0, 1].")
-        if self.settings not in (("paired",), ("paired", "counterfactual")):
-            raise ConfigError(
-                f'data.settings is {list(self.settings)}. Use ["paired"] or ["paired", "counterfactual"].'
-            )
-
-
-@dataclass(frozen=True, kw_only=True)
-class OptimConfig:
-    """AdamW with warm-up, constant and decay phases, counted in images.
-
-    decay        the last share of the run over which the learning rate falls linearly to 0; the paper uses 0
-    grad_clip    the largest global gradient norm; 0 turns clipping off
-    """
-
-    lr: float = 1e-4
-    betas: tuple[float, float] = (0.9, 0.99)
-    eps: float = 1e-8
-    weight_decay: float = 0.0
-    warmup_images: int = 10_000
-    decay: float = 0.2
-    grad_clip: float = 1.0
-
-    def __post_init__(self) -> None:
-        if not 0 < self.lr < 1e3:
-            raise ConfigError(f"optim.lr is {self.lr}, expected a number above 0 such as 1e-4.")
-        if not all(0 <= beta < 1 for beta in self.betas):
-            raise ConfigError(f"optim.betas is {list(self.betas)}, expected two numbers in [0, 1) such as [0.9, 0.99].")
-        if not 0 <= self.decay <= 1:
-            raise ConfigError(f"optim.decay is {self.decay}, expected a share of the run in [0, 1].")
-        if self.warmup_images < 0 or self.grad_clip < 0 or self.weight_decay < 0:
-            raise ConfigError("optim: warmup_images, grad_clip and weight_decay must not be negative.")
-
-
-@dataclass(frozen=True, kw_only=True)
-class EmaConfig:
-    """Exponential moving average of the weights.
-
-    half_life_images   images after which a weight's share has halved
-    warmup             the half-life is at most this share of the images seen, so short runs do not lag
-    """
-
-    half_life_images: int = 500_000
-    warmup: float = 0.05
-
-    def __post_init__(self) -> None:
-        if self.half_life_images < 0 or self.warmup < 0:
-            raise ConfigError("ema: half_life_images and warmup must not be negative.")
+from drape.settings import (
+    DataConfig,
+    DiffusionConfig,
+    EmaConfig,
+    FinetuneConfig,
+    LossConfig,
+    NoiseAugConfig,
+    OptimConfig,
+    ValidationConfig,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
 class RunConfig:
     """A whole training run.  Sizes are (height, width); time is counted in images.
 
-    condition_drop   share of samples whose conditions are all dropped together, the null state of guidance
-    images           length of the run; a --budget of wall-clock time replaces it
-    *_every          images between two checkpoints, two previews
+    condition_drop      share of samples whose conditions are all dropped together, the null state of guidance
+    batch_size          images between two updates, whatever the number of processes and of micro-batches
+    accumulate          micro-batches a process runs one after the other for one update: less memory, the same update
+    images              length of the run; a --budget of wall-clock time replaces it
+    precision           of the arithmetic (autocast); weights, averages and moments are fp32 always
+    compile             torch.compile; minutes at the start, on a GPU faster afterwards
+    channels_last       memory order of the convolutions
+    checkpoint_blocks   keep only the input of every block and compute the rest again: less memory, a third more work
+    parallel            several processes: whole copies (ddp), or weights, gradients and moments in shards (fsdp)
+    *_every             images between two checkpoints, two previews
     """
 
     name: str
@@ -160,13 +52,20 @@ class RunConfig:
     noise_aug: NoiseAugConfig = field(default_factory=NoiseAugConfig)
     data: DataConfig = field(default_factory=DataConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)
+    loss: LossConfig = field(default_factory=LossConfig)
     ema: EmaConfig = field(default_factory=EmaConfig)
+    finetune: FinetuneConfig = field(default_factory=FinetuneConfig)
+    validation: ValidationConfig = field(default_factory=ValidationConfig)
     condition_drop: float = 0.1
     batch_size: int = 32
+    accumulate: int = 1
     images: int = 1_000_000
     seed: int = 0
-    precision: Literal["fp32", "bf16"] = "fp32"
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     compile: bool = False
+    channels_last: bool = True
+    checkpoint_blocks: bool = False
+    parallel: Literal["ddp", "fsdp"] = "ddp"
     checkpoint_every: int = 20_000
     preview_every: int = 20_000
 
@@ -181,9 +80,11 @@ class RunConfig:
         return self.resolution[0] // 2, self.resolution[1] // 2
 
     def __post_init__(self) -> None:
-        for name in ("batch_size", "images", "checkpoint_every", "preview_every"):
+        for name in ("batch_size", "accumulate", "images", "checkpoint_every", "preview_every"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} is {getattr(self, name)}, expected at least 1.")
+        if self.batch_size % self.accumulate:
+            raise ConfigError(f"batch_size {self.batch_size} is not a multiple of accumulate {self.accumulate}.")
         if not 0 <= self.seed < 2**61:
             raise ConfigError(f"seed is {self.seed}, expected a whole number from 0 to 2^61.")
         if not 0 <= self.condition_drop < 1:
@@ -213,6 +114,21 @@ def from_dict(data: dict[str, Any]) -> RunConfig:
         first = error.errors()[0]
         key = ".".join(str(part) for part in first["loc"])
         raise ConfigError(f"{key} is {first['input']!r}: {first['msg'].lower()}.") from error
+
+
+RETIRED = frozenset({"ema.half_life_images", "ema.warmup"})
+"""Settings of training that former versions wrote into weights, and that mean nothing to a net that is trained."""
+
+
+def from_stored(data: dict[str, Any]) -> RunConfig:
+    """The config in the header of weights, which may be older than this version; see RETIRED."""
+    known = {
+        key: {name: v for name, v in value.items() if f"{key}.{name}" not in RETIRED}
+        if isinstance(value, dict)
+        else value
+        for key, value in data.items()
+    }
+    return from_dict(known)
 
 
 def override(config: RunConfig, settings: Iterable[str]) -> RunConfig:

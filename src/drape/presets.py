@@ -6,9 +6,17 @@ import difflib
 from collections.abc import Callable
 from dataclasses import replace
 
-from drape.config import DataConfig, DiffusionConfig, EmaConfig, NoiseAugConfig, OptimConfig, RunConfig
+from drape.config import RunConfig
 from drape.errors import ConfigError
 from drape.nets import sizes
+from drape.settings import (
+    DataConfig,
+    DiffusionConfig,
+    EmaConfig,
+    NoiseAugConfig,
+    OptimConfig,
+    ValidationConfig,
+)
 
 PAPER_DIFFUSION = DiffusionConfig(target="eps", shift=False, weighting="uniform")
 PAPER_OPTIM = OptimConfig(lr=1e-4, betas=(0.9, 0.999), warmup_images=10_000 * 256, decay=0.0, grad_clip=0.0)
@@ -24,7 +32,7 @@ def mini_64() -> RunConfig:
         diffusion=DiffusionConfig(mask_weight=4.0),
         data=DataConfig(settings=("paired", "counterfactual")),
         optim=OptimConfig(lr=1e-3, warmup_images=5_000, decay=0.3),
-        ema=EmaConfig(half_life_images=20_000),
+        ema=EmaConfig(snapshot_every=10_000),
         batch_size=48,
         images=300_000,
         precision="bf16",
@@ -48,6 +56,8 @@ def tiny() -> RunConfig:
         net=net,
         resolution=(32, 24),
         optim=OptimConfig(lr=3e-3, warmup_images=100),
+        ema=EmaConfig(snapshot_every=100),
+        validation=ValidationConfig(every=200, pairs=8, levels=8),
         batch_size=8,
         images=800,
         precision="fp32",
@@ -65,7 +75,6 @@ def small_128() -> RunConfig:
         diffusion=DiffusionConfig(mask_weight=4.0),
         data=DataConfig(settings=("paired", "counterfactual")),
         optim=OptimConfig(lr=4e-4, warmup_images=20_000),
-        ema=EmaConfig(half_life_images=50_000),
         batch_size=64,
         images=2_000_000,
         precision="bf16",

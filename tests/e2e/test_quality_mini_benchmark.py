@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from drape.config import DataConfig
+from drape.settings import DataConfig
 
 FILE = Path(__file__).parents[2] / "benchmarks" / "quality_mini.py"
 

@@ -7,10 +7,11 @@ import pytest
 import torch
 
 from drape.checkpoint import checkpoints, load_checkpoint, load_into, load_weights, save_weights
-from drape.config import EmaConfig, OptimConfig, override
+from drape.config import override
 from drape.errors import CheckpointError
 from drape.nets.parallel_unet import ParallelUNet
 from drape.presets import tiny
+from drape.settings import EmaConfig, OptimConfig
 from drape.training.ema import Ema
 from drape.training.optim import learning_rate
 from drape.training.randomness import draw

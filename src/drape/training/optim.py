@@ -3,7 +3,7 @@
 import torch
 from torch import nn
 
-from drape.config import OptimConfig
+from drape.settings import OptimConfig
 
 
 def build_optimizer(net: nn.Module, config: OptimConfig) -> torch.optim.AdamW:
