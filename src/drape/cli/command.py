@@ -1,5 +1,6 @@
 """What the commands share: calling a typer function with given arguments, and reading sizes and durations."""
 
+import math
 import re
 from collections.abc import Callable
 from typing import Any
@@ -25,6 +26,17 @@ def call(function: Callable[..., int | None], argv: list[str], name: str, exampl
     return code or 0
 
 
+def at_least(least: int) -> Callable[[int | None], int | None]:
+    """The callback of a typer option: the number, or the usage error that shows it and the smallest allowed."""
+
+    def check(value: int | None) -> int | None:
+        if value is not None and value < least:
+            raise typer.BadParameter(f"{value} is too small, expected {least} or more.")
+        return value
+
+    return check
+
+
 def one_line(error: BaseException) -> str:
     """The message of an error with line breaks folded away."""
     return " ".join(str(error).split())
@@ -39,9 +51,19 @@ def parse_size(text: str) -> tuple[int, int]:
 
 
 def parse_duration(text: str) -> float:
-    """ "25m", "1h30m", "90s" or "90" in seconds.  Raises ConfigError for anything else."""
-    match = re.fullmatch(r"(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s?)?", text.strip().lower())
-    seconds = sum(int(n or 0) * unit for n, unit in zip(match.groups(), (3600, 60, 1), strict=True)) if match else 0
-    if not seconds:
-        raise ConfigError(f"duration {text!r} is not a time. Write 25m, 1h30m or 90s, say.")
-    return float(seconds)
+    """ "25m", "1.5h", "1h30m", "90s" or a bare "90" in seconds.
+
+    A bare number after hours or minutes has no unit ("1h30": minutes to most readers, seconds to some), so it is
+    refused.  Raises ConfigError for that, for anything else, and for no time at all.
+    """
+    cleaned = text.strip().lower()
+    number = r"(\d+(?:\.\d*)?|\.\d+)"
+    if loose := re.fullmatch(rf"([\d.hm\s]*[hm])\s*{number}", cleaned):
+        head, last = loose.groups()
+        cures = " or ".join(f"{head}{last}{unit}" for unit in ("m", "s") if unit not in head)
+        raise ConfigError(f"duration {text!r} does not say in which unit {last} is. Write {cures}.")
+    match = re.fullmatch(rf"(?:{number}h)?\s*(?:{number}m)?\s*(?:{number}s?)?", cleaned)
+    seconds = sum(float(n or 0) * unit for n, unit in zip(match.groups(), (3600, 60, 1), strict=True)) if match else 0.0
+    if not 0 < seconds < math.inf:
+        raise ConfigError(f"duration {text!r} is not a time. Write 25m, 1.5h, 1h30m or 90s, say.")
+    return seconds

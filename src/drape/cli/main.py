@@ -17,6 +17,9 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "info": ("drape.cli.info", "parameters, FLOPs, memory, licence and provenance of weights or a preset"),
 }
 
+RESUMES = ("mannequin", "train", "sweep")
+"""Commands whose work is kept when they are interrupted; the others write at their very end, or nothing."""
+
 
 def main(argv: list[str] | None = None) -> int:
     """Run one command.  0 fine, 2 something the user can fix (one line on stderr), 130 interrupted."""
@@ -33,7 +36,8 @@ def main(argv: list[str] | None = None) -> int:
         print(f"drape: {one_line(error)}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("drape: interrupted; the same command goes on from here.", file=sys.stderr)
+        left = "the same command goes on from here" if arguments[0] in RESUMES else "nothing was changed"
+        print(f"drape: interrupted; {left}.", file=sys.stderr)
         return 130
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader of a pipe went away

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from drape.cli._progress import bar
-from drape.cli.command import call, parse_size
+from drape.cli.command import at_least, call, parse_size
 from drape.errors import DataError
 
 EXAMPLES = """
@@ -31,7 +31,7 @@ def _mannequin(
     size: Annotated[str, typer.Option(help="HEIGHTxWIDTH of the pictures, 4:3, up to 1024x768.")] = "128x96",
     textures: Annotated[Path | None, typer.Option(help="Folder of photographs to cut fabrics from.")] = None,
     worn: Annotated[bool, typer.Option("--worn", help="Also write each cloth cut out of a second photo.")] = False,
-    workers: Annotated[int, typer.Option(help="Processes; the bytes do not depend on it.")] = 1,
+    workers: Annotated[int, typer.Option(callback=at_least(0), help="Processes; the bytes do not depend on it.")] = 1,
     check: Annotated[
         bool, typer.Option("--check", help="Write nothing: re-render samples of OUT and compare.")
     ] = False,

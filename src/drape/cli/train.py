@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from drape.cli.command import call, parse_duration
+from drape.cli.command import at_least, call, parse_duration
 from drape.errors import ConfigError
 
 EXAMPLES = """
@@ -32,11 +32,12 @@ def _train(
     set_: Annotated[list[str] | None, typer.Option("--set", help="One setting, KEY=VALUE; repeatable.")] = None,
     init: Annotated[Path | None, typer.Option(help="Weights to start from.")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
-    workers: Annotated[int, typer.Option(help="Processes that decode the data.")] = 2,
+    workers: Annotated[int, typer.Option(callback=at_least(0), help="Processes that decode the data.")] = 2,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the resolved settings as JSON and stop.")] = False,
 ) -> int:
     """Train a net.  The same command continues a stopped run; it ends with weights.safetensors in the run's folder."""
     started = time.monotonic()
+    budget_s = parse_duration(budget) if budget is not None else None
     from dataclasses import replace
 
     from drape.config import override, read_config
@@ -55,7 +56,6 @@ def _train(
         )
     from drape.training.launch import Launch, launch
 
-    budget_s = parse_duration(budget) if budget else None
     weights = launch(
         Launch(
             config=config,
