@@ -1,0 +1,100 @@
+"""Gradient checkpointing: the same numbers from less memory."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from drape.nets.config import ParallelUNetConfig
+from drape.nets.count import blank_conditions
+from drape.nets.parallel_unet import ParallelUNet
+
+PAPER = ParallelUNetConfig(
+    channels=(16, 32),
+    repeats=(2, 2),
+    cloth_channels=(16, 32),
+    cloth_encoder_repeats=(2, 2),
+    cloth_decoder_repeats=(0, 2),
+    self_attention=(1,),
+    encoder_cross=((1, 1),),
+    decoder_cross=((1, 1),),
+    head_dim=16,
+    embedding_dim=32,
+)
+MODERN = replace(
+    PAPER,
+    film_at="mid",
+    skips="add-scaled",
+    shortcut="identity",
+    norm="layer",
+    resample="light",
+    patch=2,
+    cloth_sees="cloth",
+    places="body",
+    qk_norm=True,
+)
+
+
+def net_of(config: ParallelUNetConfig, *, checkpoint_blocks: bool) -> ParallelUNet:
+    torch.manual_seed(0)
+    net = ParallelUNet(config).to(memory_format=torch.channels_last)
+    with torch.no_grad():
+        for parameter in net.parameters():  # a fresh net's branches are silent: nothing would flow through them
+            parameter.add_(0.02 * torch.randn_like(parameter))
+    net.checkpoint_blocks = checkpoint_blocks
+    return net
+
+
+def inputs(config: ParallelUNetConfig) -> tuple:
+    generator = torch.Generator().manual_seed(1)
+    blank = blank_conditions(config, (24, 16), (24, 16), batch=2)
+    cloth = torch.randn(2, 3, 24, 16, generator=generator)
+    x_t = torch.randn(2, 3, 24, 16, generator=generator)
+    return x_t, torch.tensor([-1.0, 2.0]), replace(blank, cloth=cloth, agnostic=-x_t)
+
+
+def step(config: ParallelUNetConfig, *, checkpoint_blocks: bool, bf16: bool = False) -> tuple:
+    """Loss, gradients by name, and bytes that autograd keeps between the passes (of inputs and weights: none)."""
+    net = net_of(config, checkpoint_blocks=checkpoint_blocks)
+    theirs = {p.untyped_storage().data_ptr() for p in net.parameters()}
+    kept: dict[int, torch.UntypedStorage] = {}
+
+    def pack(tensor: torch.Tensor) -> torch.Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in theirs:
+            kept[storage.data_ptr()] = storage
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+            out = net(*inputs(config))
+        loss = out.float().square().mean()
+    loss.backward()
+    return loss.detach(), {n: p.grad for n, p in net.named_parameters()}, sum(s.nbytes() for s in kept.values())
+
+
+@pytest.mark.parametrize("config", [PAPER, MODERN], ids=["paper", "modern"])
+@pytest.mark.parametrize("bf16", [False, True], ids=["fp32", "bf16"])
+def test_checkpointing_changes_no_bit_of_loss_or_gradients_and_keeps_less_than_half(config, bf16) -> None:
+    loss, gradients, kept = step(config, checkpoint_blocks=False, bf16=bf16)
+    again, others, less = step(config, checkpoint_blocks=True, bf16=bf16)
+    assert torch.equal(loss, again)
+    assert [n for n, g in gradients.items() if not torch.equal(g, others[n])] == []
+    assert less < 0.5 * kept
+
+
+def test_without_gradient_a_checkpointed_net_gives_the_same_output() -> None:
+    with torch.no_grad():
+        plain, checkpointed = (net_of(PAPER, checkpoint_blocks=flag)(*inputs(PAPER)) for flag in (False, True))
+    assert torch.equal(plain, checkpointed)
+
+
+@pytest.mark.compile
+@pytest.mark.slow
+def test_a_compiled_net_can_be_checkpointed() -> None:
+    net = net_of(MODERN, checkpoint_blocks=True)
+    expected = net(*inputs(MODERN))
+    out = torch.compile(net)(*inputs(MODERN))
+    torch.testing.assert_close(out, expected, atol=1e-4, rtol=1e-4)
+    out.square().mean().backward()
+    assert all(p.grad is not None and torch.isfinite(p.grad).all() for p in net.parameters())
