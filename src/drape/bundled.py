@@ -7,14 +7,13 @@
 Nothing here opens an image or loads torch; assets/LICENCES.md says where everything comes from.
 """
 
-import difflib
 import json
 import re
 from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
-from drape.errors import CheckpointError, DataError, DrapeError
+from drape.errors import CheckpointError, DataError, DrapeError, did_you_mean
 
 ASSETS = Path(__file__).with_name("assets")
 SPLIT = "test"
@@ -105,9 +104,7 @@ def suggestion(name: str, known: Collection[str]) -> str:
     """What to write instead of an unknown name: the nearest known one, and all of them."""
     if not known:
         return "None is bundled with this copy of drape: give a path."
-    near = difflib.get_close_matches(name.lower(), known, n=1, cutoff=0.5)
-    everything = f"Bundled: {', '.join(known)}."
-    return f"Did you mean {near[0]}? {everything}" if near else everything
+    return f"{did_you_mean(name, known, otherwise='')} Bundled: {', '.join(known)}.".lstrip()
 
 
 def _clothes() -> dict[str, dict[str, str]]:

@@ -5,7 +5,6 @@
 nearest known one.
 """
 
-import difflib
 import json
 from collections.abc import Iterable
 from dataclasses import MISSING, asdict, dataclass, field, fields, is_dataclass
@@ -14,7 +13,7 @@ from typing import Any, Literal, get_type_hints
 
 from pydantic import TypeAdapter, ValidationError
 
-from drape.errors import ConfigError
+from drape.errors import ConfigError, did_you_mean
 from drape.nets.config import ParallelUNetConfig
 from drape.settings import (
     DataConfig,
@@ -167,8 +166,7 @@ def _reject_unknown_keys(kind: type, data: dict[str, Any], prefix: str) -> None:
     hints = get_type_hints(kind)
     for key, value in data.items():
         if key not in known:
-            near = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
-            advice = f"Did you mean {prefix}{near[0]}?" if near else f"Known keys: {', '.join(sorted(known))}."
+            advice = did_you_mean(key, known, prefix=prefix, otherwise=f"Known keys: {', '.join(sorted(known))}.")
             raise ConfigError(f"unknown setting {prefix}{key}. {advice}")
         if is_dataclass(hints[key]) and isinstance(hints[key], type) and isinstance(value, dict):
             _reject_unknown_keys(hints[key], value, prefix=f"{prefix}{key}.")

@@ -3,6 +3,9 @@
 Every message says what was found, what was expected and what to do next.
 """
 
+import difflib
+from collections.abc import Iterable
+
 
 class DrapeError(Exception):
     """Base of all errors whose cure is in the user's hands."""
@@ -22,3 +25,14 @@ class CheckpointError(DrapeError):
 
 class TrainingError(DrapeError):
     """A run that cannot go on, such as one whose loss is no longer a number."""
+
+
+def did_you_mean(name: str, known: Iterable[str], *, otherwise: str, prefix: str = "", cutoff: float = 0.5) -> str:
+    """The sentence that ends an error about an unknown name: the nearest known one, or `otherwise`.
+
+    prefix   written before the nearest name: the section of a setting
+    cutoff   how alike, from 0 to 1, a name must be  [difflib's ratio]
+    """
+    folded = {each.lower(): each for each in known}
+    near = difflib.get_close_matches(name.lower(), folded, n=1, cutoff=cutoff)
+    return f"Did you mean {prefix}{folded[near[0]]}?" if near else otherwise

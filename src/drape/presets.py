@@ -2,12 +2,11 @@
 reached stands in its docstring, from runs recorded in docs/log.md.
 """
 
-import difflib
 from collections.abc import Callable
 from dataclasses import replace
 
 from drape.config import RunConfig
-from drape.errors import ConfigError
+from drape.errors import ConfigError, did_you_mean
 from drape.nets import sizes
 from drape.settings import (
     DataConfig,
@@ -132,7 +131,6 @@ PRESETS: dict[str, Callable[[], RunConfig]] = {
 def preset(name: str) -> RunConfig:
     """The preset of this name.  Raises ConfigError with the nearest name if there is none."""
     if name not in PRESETS:
-        near = difflib.get_close_matches(name, PRESETS, n=1)
-        advice = f"Did you mean {near[0]}?" if near else f"Presets: {', '.join(PRESETS)}."
+        advice = did_you_mean(name, PRESETS, otherwise=f"Presets: {', '.join(PRESETS)}.")
         raise ConfigError(f"there is no preset {name!r}. {advice}")
     return PRESETS[name]()

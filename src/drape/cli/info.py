@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from drape.cli.command import call
+from drape.errors import ConfigError, did_you_mean
 
 if TYPE_CHECKING:
     from drape.checkpoint import Weights
@@ -58,13 +59,13 @@ def describe(name: str) -> dict[str, Any]:
     """
     from drape import bundled
     from drape.checkpoint import load_weights
-    from drape.errors import ConfigError
     from drape.presets import PRESETS, preset
 
     known = [*PRESETS, *bundled.weights()]
     path = Path(name)
     if name not in known and not path.exists() and not path.suffix and path.name == name:
-        raise ConfigError(f"there is no preset and no file {name!r}. {_nearest(name, known)}")
+        advice = did_you_mean(name, known, otherwise=f"Presets and weights: {', '.join(dict.fromkeys(known))}.")
+        raise ConfigError(f"there is no preset and no file {name!r}. {advice}")
     weights = None
     if name not in PRESETS or name in bundled.weights():
         weights = load_weights(bundled.weights_file(name))
@@ -132,13 +133,6 @@ def _origin(weights: "Weights") -> dict[str, Any]:
 
 def _without_weights(config: "RunConfig") -> dict[str, Any]:
     return {"kind": "preset", "licence": None, "provenance": {}, "config": config.to_dict()}
-
-
-def _nearest(name: str, known: list[str]) -> str:
-    import difflib
-
-    near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-    return f"Did you mean {near[0]}?" if near else f"Presets and weights: {', '.join(dict.fromkeys(known))}."
 
 
 def _flops(flops: int) -> str:

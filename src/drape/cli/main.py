@@ -7,7 +7,7 @@ from types import ModuleType
 
 from drape import __version__
 from drape.cli.command import one_line
-from drape.errors import DrapeError
+from drape.errors import DrapeError, did_you_mean
 
 COMMANDS: dict[str, tuple[str, str]] = {
     "demo": ("drape.cli.demo", "dress the bundled people in the bundled clothes: a PNG and a web page"),
@@ -46,7 +46,8 @@ def main(argv: list[str] | None = None) -> int:
 
 def _load(name: str) -> ModuleType:
     if name not in COMMANDS:
-        raise DrapeError(f"there is no command {name!r}. Commands: {', '.join(COMMANDS)}; see 'drape --help'.")
+        advice = did_you_mean(name, COMMANDS, otherwise=f"Commands: {', '.join(COMMANDS)}.")
+        raise DrapeError(f"there is no command {name!r}. {advice} See 'drape --help'.")
     return importlib.import_module(COMMANDS[name][0])
 
 

@@ -1,6 +1,5 @@
 """Finding the files of a data set by id, and reading its lists; each failure is one line with its cure."""
 
-import difflib
 import os
 import zipfile
 import zlib
@@ -11,7 +10,7 @@ import numpy as np
 from jaxtyping import Float16
 from numpy import ndarray
 
-from drape.errors import DataError
+from drape.errors import DataError, did_you_mean
 
 
 class Folders:
@@ -66,10 +65,8 @@ class Folders:
         """Position of an id.  Raises DataError with the nearest one."""
         if name in names:
             return names.index(name)
-        near = difflib.get_close_matches(name, names, n=1, cutoff=0.0)
-        raise DataError(
-            f"{self.base} has no person {name} among its {len(names)}. Did you mean {near[0] if near else 'another'}?"
-        )
+        advice = did_you_mean(name, names, cutoff=0.0, otherwise="Name another folder.")
+        raise DataError(f"{self.base} has no person {name} among its {len(names)}. {advice}")
 
 
 RESTORE = "Restore it, or take its line out of the pairs file."
