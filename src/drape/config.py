@@ -6,8 +6,10 @@ nearest known one.
 """
 
 import json
-from collections.abc import Iterable
+import math
+from collections.abc import Iterable, Mapping
 from dataclasses import MISSING, asdict, dataclass, field, fields, is_dataclass
+from functools import reduce
 from pathlib import Path
 from typing import Any, Literal, get_type_hints
 
@@ -107,6 +109,7 @@ class RunConfig:
 def from_dict(data: dict[str, Any]) -> RunConfig:
     """The inverse of `RunConfig.to_dict`.  Raises ConfigError for unknown keys and wrong types."""
     _reject_unknown_keys(RunConfig, data, prefix="")
+    _reject_infinite(data, prefix="")
     try:
         return TypeAdapter(RunConfig).validate_python(data)
     except ValidationError as error:
@@ -131,34 +134,63 @@ def from_stored(data: dict[str, Any]) -> RunConfig:
 
 
 def override(config: RunConfig, settings: Iterable[str]) -> RunConfig:
-    """`config` with settings such as "optim.lr=2e-4" applied; a value is JSON if that fits the setting, else a string.
+    """`config` with settings such as "optim.lr=2e-4" applied together; a value is JSON if that fits, else a string.
 
     Raises ConfigError for a setting without "=", an unknown key or a value of the wrong type.
     """
+    values: dict[str, Any] = {}
     for setting in settings:
         key, equals, text = setting.partition("=")
         if not equals:
             raise ConfigError(f"--set {setting!r} has no '='. Write --set KEY=VALUE, such as --set optim.lr=2e-4.")
-        path = key.strip().split(".")
-        try:
-            config = _replace(config, path, json.loads(text))
-        except (json.JSONDecodeError, ConfigError) as error:
-            try:
-                config = _replace(config, path, text.strip())
-            except ConfigError as second:
-                raise (error if isinstance(error, ConfigError) else second) from None
-    return config
+        values[key.strip()] = parse_value(key.strip(), text.strip())
+    return replace_values(config, values)
 
 
-def _replace(config: RunConfig, path: list[str], value: Any) -> RunConfig:
+def replace_values(config: RunConfig, values: Mapping[str, Any]) -> RunConfig:
+    """`config` with plain values at dotted keys, all at once: settings that only fit together need no order.
+
+    Raises ConfigError for an unknown key, a value of the wrong type, and a combination that cannot work.
+    """
     data = config.to_dict()
-    section = data
-    for key in path[:-1]:
-        section = section.setdefault(key, {})
-        if not isinstance(section, dict):
-            raise ConfigError(f"unknown setting {'.'.join(path)}: {key} is a single value, not a section.")
-    section[path[-1]] = value
+    for key, value in values.items():
+        kind_of(key)
+        *sections, last = key.split(".")
+        reduce(dict.__getitem__, sections, data)[last] = value
     return from_dict(data)
+
+
+def parse_value(key: str, text: str) -> Any:
+    """The text as JSON where the setting `key` can be that, else as the string it is.
+
+    Raises ConfigError for an unknown key; a value that does not fit is left for `from_dict` to refuse.
+    """
+    kind = kind_of(key)
+    try:
+        value = json.loads(text)
+    except json.JSONDecodeError:
+        return text
+    return value if _fits(kind, value) or not _fits(kind, text) else text
+
+
+def kind_of(key: str) -> Any:
+    """The annotated type of a setting, such as that of "optim.lr".  Raises ConfigError where there is none."""
+    kind: Any = RunConfig
+    path = key.split(".")
+    for depth, name in enumerate(path):
+        if not is_dataclass(kind):
+            raise ConfigError(f"unknown setting {key}: {path[depth - 1]} is a single value, not a section.")
+        _reject_unknown_keys(kind, {name: None}, prefix="".join(f"{each}." for each in path[:depth]))  # type: ignore[arg-type]
+        kind = get_type_hints(kind)[name]
+    return kind
+
+
+def _fits(kind: Any, value: Any) -> bool:
+    try:
+        TypeAdapter(kind).validate_python(value)
+    except (ValidationError, ConfigError):
+        return False
+    return True
 
 
 def _reject_unknown_keys(kind: type, data: dict[str, Any], prefix: str) -> None:
@@ -170,6 +202,14 @@ def _reject_unknown_keys(kind: type, data: dict[str, Any], prefix: str) -> None:
             raise ConfigError(f"unknown setting {prefix}{key}. {advice}")
         if is_dataclass(hints[key]) and isinstance(hints[key], type) and isinstance(value, dict):
             _reject_unknown_keys(hints[key], value, prefix=f"{prefix}{key}.")
+
+
+def _reject_infinite(value: Any, prefix: str) -> None:
+    """Raises ConfigError for a number that is none: a comparison with it is false, so no range would refuse it."""
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ConfigError(f"{prefix} is {value}, expected a finite number.")
+    for key, each in value.items() if isinstance(value, dict) else ():
+        _reject_infinite(each, f"{prefix}.{key}".lstrip("."))
 
 
 def required_keys(kind: type) -> list[str]:

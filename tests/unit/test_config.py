@@ -19,6 +19,13 @@ def test_a_setting_is_overridden_by_its_dotted_name() -> None:
     assert (config.optim.lr, config.batch_size, config.data.pose, config.data.mask) == (2e-4, 16, "null", "shipped")
 
 
+def test_settings_that_only_fit_together_need_no_order() -> None:
+    pair = ["optim.in_backward=true", "optim.grad_clip=0"]
+    assert override(tiny(), pair) == override(tiny(), pair[::-1])
+    assert override(tiny(), ['optim={"lr": 0.5}']).optim.lr == 0.5
+    assert override(tiny(), ["name=7", "cloth_resolution=null"]).name == "7"
+
+
 @pytest.mark.parametrize(
     ("setting", "said"),
     [
@@ -31,6 +38,10 @@ def test_a_setting_is_overridden_by_its_dotted_name() -> None:
         ("resolution=[33,24]", "multiples of"),
         ("noise_aug.sample=0.5", "train_max"),
         ("data.pose=guess", "data.pose"),
+        ("diffusion.gamma=NaN", "diffusion.gamma is nan, expected a finite number"),
+        ("optim.lr=1e999", "optim.lr is inf"),
+        ("=1", "unknown setting"),
+        ('optim={"rl": 1}', "Did you mean optim.lr"),
     ],
 )
 def test_a_setting_that_cannot_work_is_refused_in_one_line_that_names_it(setting: str, said: str) -> None:
