@@ -2,28 +2,37 @@
 
 Weights are what people share: the averaged net in one file (or shards of a given size with an index, in
 the Hugging Face convention), with the run's config and provenance in the header.  A checkpoint is what a
-run needs to go on: every tensor once, plus the counters.  Loading runs no code from the file.
+run needs to go on: every tensor once, plus the counters, plus digests of both, so that one which a disk or
+a copy has changed is found, named and skipped.  Loading runs no code from the file.
 """
 
+import hashlib
 import json
-import os
 import shutil
-from collections.abc import Mapping
+import sys
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from huggingface_hub import split_torch_state_dict_into_shards
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from drape.config import RunConfig, from_stored
+from drape.config import RunConfig, from_dict, read_config
 from drape.errors import CheckpointError, ConfigError
+from drape.storage import bytes_of, fsync, read_safetensors, why, write_atomic
 
 HEADER_KEY = "drape"
 INDEX_SUFFIX = ".safetensors.index.json"
+WEIGHTS_FILE = "weights.safetensors"
+CONFIG_FILE = "config.json"
+CHECKPOINTS = "checkpoints"
+
+RETIRED: dict[str, tuple[str, ...]] = {"ema": ("half_life_images", "warmup")}
+"""Settings that older weights still hold in their headers, by section: all of them mattered to training alone."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,6 +44,15 @@ class Weights:
     provenance: dict[str, Any]
 
 
+@dataclass(frozen=True, kw_only=True)
+class Checkpoint:
+    """A checkpoint as read from disk, found to be what was written."""
+
+    path: Path
+    tensors: dict[str, Tensor]
+    state: dict[str, Any]
+
+
 def save_weights(
     path: Path,
     tensors: Mapping[str, Tensor],
@@ -44,33 +62,41 @@ def save_weights(
     dtype: torch.dtype = torch.float32,
     max_file_mb: int | None = None,
 ) -> Path:
-    """Write weights to `path` (NAME.safetensors) and return the file to load: it, or the index of its shards."""
+    """Write weights to `path` (NAME.safetensors) and return the file to load: it, or the index of its shards.
+
+    Raises CheckpointError where they cannot be written.
+    """
     path = Path(path)
     header = {HEADER_KEY: json.dumps({"config": config.to_dict(), "provenance": dict(provenance)}, sort_keys=True)}
     state = {name: tensor.detach().to("cpu", dtype).contiguous() for name, tensor in tensors.items()}
     if max_file_mb is None:
-        _atomic(path, lambda part: save_file(state, part, metadata=header))
+        write_atomic(path, lambda part: save_file(state, part, metadata=header), bytes_of(state))
         return path
     split = split_torch_state_dict_into_shards(
         state, filename_pattern=path.stem + "{suffix}.safetensors", max_shard_size=max_file_mb * 1_000_000
     )
     for filename, names in split.filename_to_tensors.items():
         shard = {name: state[name] for name in names}
-        _atomic(path.parent / filename, lambda part, shard=shard: save_file(shard, part, metadata=header))
+        target = path.parent / filename
+        write_atomic(target, lambda part, shard=shard: save_file(shard, part, metadata=header), bytes_of(shard))
     if not split.is_sharded:
         return path
     index = path.with_name(path.stem + INDEX_SUFFIX)
     text = json.dumps({"metadata": split.metadata, "weight_map": split.tensor_to_filename}, indent=1)
-    _atomic(index, lambda part: part.write_text(text, encoding="utf-8"))
+    write_atomic(index, lambda part: part.write_text(text, encoding="utf-8"), len(text))
     return index
 
 
 def load_weights(path: Path) -> Weights:
-    """Read weights from a file, a shard index, or a folder (a run) that holds one of them.
+    """Read weights from a file, a shard index, or a folder that holds one of them.
 
+    In the folder of a run its final weights are read, or, while there are none, the average in its newest checkpoint.
     Raises CheckpointError if there are none, if they are no safetensors, or if they carry no drape config.
     """
-    path = _find_weights(Path(path))
+    path = Path(path)
+    if path.is_dir() and not (path / WEIGHTS_FILE).exists() and (path / CHECKPOINTS).is_dir():
+        return _weights_so_far(path)
+    path = _find_weights(path)
     files = _shards(path) if path.name.endswith(INDEX_SUFFIX) else [path]
     tensors: dict[str, Tensor] = {}
     header: dict[str, str] = {}
@@ -81,7 +107,7 @@ def load_weights(path: Path) -> Weights:
         raise CheckpointError(f"{path} holds tensors but no drape config. Give weights written by 'drape train'.")
     record = _read_header(path, header[HEADER_KEY])
     try:
-        config = from_stored(record["config"])
+        config = from_dict(without_retired(record["config"]))
     except ConfigError as error:
         raise CheckpointError(f"{path} was written by another version of drape: {error}") from error
     return Weights(config=config, tensors=tensors, provenance=record["provenance"])
@@ -97,20 +123,14 @@ def _read_header(path: Path, text: str) -> dict[str, Any]:
     return record
 
 
-def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """(tensors, header) of one file.  Raises CheckpointError if it is missing, cut short or another format."""
-    if not path.is_file():
-        raise CheckpointError(f"{path} does not exist. Give a .safetensors file, its index, or the folder of a run.")
-    try:
-        with safe_open(path, framework="pt") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}, dict(file.metadata() or {})  # noqa: SIM118
-    except (SafetensorError, OSError, ValueError) as error:
-        start = path.read_bytes()[:4]
-        if start[:2] in (b"PK", b"\x80\x02", b"\x80\x04", b"\x80\x05"):
-            raise CheckpointError(
-                f"{path} is a pickle; drape loads none because a pickle can run code. Convert it to safetensors."
-            ) from error
-        raise CheckpointError(f"{path} is damaged or no safetensors file ({error}). Copy or train it again.") from error
+def without_retired(config: Mapping[str, Any]) -> dict[str, Any]:
+    """A stored config without the settings that no longer exist (RETIRED); whatever else is unknown stays an error."""
+    return {
+        section: {key: value for key, value in values.items() if key not in RETIRED[section]}
+        if section in RETIRED and isinstance(values, dict)
+        else values
+        for section, values in config.items()
+    }
 
 
 def load_into(net: nn.Module, tensors: Mapping[str, Tensor], origin: str) -> None:
@@ -134,41 +154,88 @@ def load_into(net: nn.Module, tensors: Mapping[str, Tensor], origin: str) -> Non
 def save_checkpoint(
     folder: Path, images_seen: int, tensors: Mapping[str, Tensor], state: Mapping[str, Any], keep: int = 2
 ) -> Path:
-    """Write checkpoint `folder`/`images_seen` in one rename, then delete all but the newest `keep`."""
+    """Write checkpoint `folder`/`images_seen` in one rename, then delete all but the newest `keep`.
+
+    Whatever is newer than this one is damaged, else the run had gone on from it: it is deleted too.
+    Raises CheckpointError where it cannot be written; nothing of it is left, and the ones before are as they were.
+    """
     target = folder / f"{images_seen:012d}"
     part = folder / f".{target.name}.part"
-    shutil.rmtree(part, ignore_errors=True)
-    part.mkdir(parents=True)
-    save_file(
-        {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, part / "state.safetensors"
-    )
-    (part / "state.json").write_text(json.dumps(dict(state), indent=1), encoding="utf-8")
-    for file in part.iterdir():
-        _fsync(file)
-    if target.exists():
-        _remove(target)
-    part.rename(target)
-    _fsync(folder)
-    for old in checkpoints(folder)[:-keep]:
-        _remove(old)
+    try:
+        recover(folder)
+        part.mkdir(parents=True)
+        _write_checkpoint(part, tensors, state)
+        doomed = _set_aside(target) if target.exists() else None
+        part.rename(target)
+        fsync(folder)
+    except (OSError, SafetensorError) as error:
+        shutil.rmtree(part, ignore_errors=True)
+        before = checkpoints(folder)
+        go_on = f"goes on from checkpoint {before[-1].name}" if before else "begins again"
+        raise CheckpointError(
+            f"{why(target, error, bytes_of(tensors))}. Nothing of it is left; the same command then {go_on}."
+        ) from error
+    kept = [path for path in checkpoints(folder) if path.name <= target.name][-keep:]
+    for old in checkpoints(folder):
+        if old not in kept:
+            _remove(old)
+    if doomed is not None:
+        shutil.rmtree(doomed, ignore_errors=True)
     return target
 
 
-def load_checkpoint(target: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """(tensors, state) of one checkpoint folder.  Raises CheckpointError if it is damaged."""
+def load_checkpoint(target: Path, prefix: str = "") -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """(tensors whose names begin with `prefix`, state) of one checkpoint folder.
+
+    Raises CheckpointError if it is not, byte for byte, what was written.
+    """
     try:
-        tensors, _ = read_safetensors(target / "state.safetensors")
-        return tensors, json.loads((target / "state.json").read_text(encoding="utf-8"))
+        record = json.loads((target / "state.json").read_text(encoding="utf-8"))
+        state, expected = record["state"], record["tensors"]
+        if _digest_of(state) != record["sha256"]:
+            raise ValueError("state.json was changed after it was written")
+        file = target / "state.safetensors"
+        size = file.stat().st_size
+        if size != expected["bytes"]:
+            raise ValueError(f"state.safetensors has {size:,} bytes, expected {expected['bytes']:,}")
+        with file.open("rb") as opened:
+            if hashlib.file_digest(opened, "sha256").hexdigest() != expected["sha256"]:
+                raise ValueError("state.safetensors was changed after it was written: its digest differs")
+        return read_safetensors(file, prefix)[0], state
+    except FileNotFoundError as error:
+        raise CheckpointError(f"{target} is damaged: {Path(error.filename).name} is missing") from error
+    except (KeyError, TypeError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise CheckpointError(f"{target} is damaged: state.json is not what drape writes ({error!r})") from error
     except (CheckpointError, OSError, ValueError) as error:
-        raise CheckpointError(f"{target} is damaged ({error}). Delete it to resume from the one before.") from error
+        raise CheckpointError(f"{target} is damaged: {error}") from error
 
 
-def _remove(checkpoint: Path) -> None:
-    """Delete a checkpoint so that no half of it can ever be taken for a whole one."""
-    doomed = checkpoint.with_name(f".{checkpoint.name}.old")
-    shutil.rmtree(doomed, ignore_errors=True)
-    checkpoint.rename(doomed)
-    shutil.rmtree(doomed)
+def tell(message: str) -> None:
+    """One line on stderr."""
+    print(f"drape: {message}", file=sys.stderr)
+
+
+def newest_checkpoint(folder: Path, *, prefix: str = "", on_damaged: Callable[[str], None] = tell) -> Checkpoint | None:
+    """The newest checkpoint that is sound; None if there is none at all.
+
+    on_damaged   told of each newer one that is damaged, in one line that says which one is used instead
+    Raises CheckpointError, naming each, if all are damaged.
+    """
+    damaged: list[str] = []
+    for path in reversed(checkpoints(folder)):
+        try:
+            tensors, state = load_checkpoint(path, prefix)
+        except CheckpointError as error:
+            damaged.append(str(error))
+            continue
+        for message in damaged:
+            on_damaged(f"{message}. It is skipped; checkpoint {path.name} is used.")
+        return Checkpoint(path=path, tensors=tensors, state=state)
+    if damaged:
+        raise CheckpointError(
+            f"no checkpoint is sound: {'; '.join(damaged)}. Restore one, or delete the run's folder to begin again."
+        )
+    return None
 
 
 def checkpoints(folder: Path) -> list[Path]:
@@ -176,9 +243,67 @@ def checkpoints(folder: Path) -> list[Path]:
     return sorted(path for path in folder.glob("[0-9]*") if path.is_dir()) if folder.is_dir() else []
 
 
+def recover(folder: Path) -> None:
+    """Undo what a crash has left: a checkpoint being replaced is put back, half-written and half-deleted ones go."""
+    for old in sorted(folder.glob(".*.old")) if folder.is_dir() else ():
+        target = old.with_name(old.name[1:].removesuffix(".old"))
+        if target.exists() or any(path.name > target.name for path in checkpoints(folder)):
+            shutil.rmtree(old)  # it was being deleted because there are newer ones
+        else:
+            old.rename(target)
+    for part in folder.glob(".*.part") if folder.is_dir() else ():
+        shutil.rmtree(part)
+
+
+def _write_checkpoint(part: Path, tensors: Mapping[str, Tensor], state: Mapping[str, Any]) -> None:
+    file = part / "state.safetensors"
+    save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, file)
+    with file.open("rb") as opened:
+        digest = hashlib.file_digest(opened, "sha256").hexdigest()
+    record = {
+        "state": dict(state),
+        "sha256": _digest_of(dict(state)),
+        "tensors": {"bytes": file.stat().st_size, "sha256": digest},
+    }
+    (part / "state.json").write_text(json.dumps(record, indent=1), encoding="utf-8")
+    for written in (*part.iterdir(), part):
+        fsync(written)
+
+
+def _digest_of(state: Any) -> str:
+    return hashlib.sha256(json.dumps(state, sort_keys=True).encode()).hexdigest()
+
+
+def _set_aside(checkpoint: Path) -> Path:
+    """Rename a checkpoint so that no half of it can ever be taken for a whole one."""
+    doomed = checkpoint.with_name(f".{checkpoint.name}.old")
+    shutil.rmtree(doomed, ignore_errors=True)
+    return checkpoint.rename(doomed)
+
+
+def _remove(checkpoint: Path) -> None:
+    shutil.rmtree(_set_aside(checkpoint))
+
+
+def _weights_so_far(run: Path) -> Weights:
+    """The average in the newest sound checkpoint of a run that is not over."""
+    try:
+        config = read_config(run / CONFIG_FILE)
+    except ConfigError as error:
+        raise CheckpointError(f"{run} is no folder of a run: {error}") from error
+    found = newest_checkpoint(run / CHECKPOINTS, prefix="ema.")
+    if found is None:
+        raise CheckpointError(f"{run} holds neither weights nor a checkpoint yet. Train it further.")
+    tensors = {name.removeprefix("ema."): tensor.float() for name, tensor in found.tensors.items()}
+    provenance = {"preset": config.name, "images_seen": found.state["images_seen"], "unfinished": True}
+    return Weights(config=config, tensors=tensors, provenance=provenance)
+
+
 def _find_weights(path: Path) -> Path:
     if not path.is_dir():
         return path
+    if (path / WEIGHTS_FILE).is_file():
+        return path / WEIGHTS_FILE
     found = sorted(path.glob("*" + INDEX_SUFFIX)) or sorted(path.glob("*.safetensors"))
     if len(found) != 1:
         raise CheckpointError(
@@ -195,21 +320,3 @@ def _shards(index: Path) -> list[Path]:
     if any(Path(name).name != name for name in names):
         raise CheckpointError(f"{index} points outside its own folder. Do not load weights from this source.")
     return [index.with_name(name) for name in names]
-
-
-def _atomic(path: Path, write: Any) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.part")
-    write(part)
-    _fsync(part)
-    part.replace(path)
-
-
-def _fsync(path: Path) -> None:
-    if os.name == "nt" and path.is_dir():
-        return  # Windows has no handles on folders
-    handle = os.open(path, os.O_RDONLY if os.name != "nt" else os.O_RDWR)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

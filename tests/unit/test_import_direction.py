@@ -19,7 +19,7 @@ ROWS = (
     {"errors", "shapes"},
     {"diffusion", "nets", "data"},
     {"mannequin"},
-    {"config", "presets", "checkpoint", "cascade", "conditioning", "sampling", "devices"},
+    {"settings", "config", "presets", "storage", "checkpoint", "cascade", "conditioning", "sampling", "devices"},
     {"training", "evaluation", "doctor", "pipeline", "bundled"},
     {"cli", "app"},
 )
