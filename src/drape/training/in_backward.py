@@ -1,0 +1,76 @@
+"""The optimiser's step inside the backward pass: each weight is updated as soon as its gradient is there, and the
+gradient is freed.  The gradients of a whole net never exist together.  [Lv et al. 2023, LOMO]
+
+The update is the optimiser's own, run over one tensor at a time, so the weights are those of the ordinary step bit for
+bit.  What needs all gradients at once is impossible: clipping by the global norm, accumulation, a skipped step.
+"""
+
+import torch
+from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
+
+from drape.config import RunConfig
+from drape.errors import ConfigError, TrainingError
+
+
+def check_in_backward(config: RunConfig, num_processes: int) -> None:
+    """Raises ConfigError if the run needs what an update inside the backward pass cannot give."""
+    if not config.optim.in_backward:
+        return
+    without = "optim.in_backward updates each weight before the other gradients are known"
+    if config.optim.grad_clip > 0:
+        raise ConfigError(f"{without}, but optim.grad_clip is {config.optim.grad_clip:g}. Set optim.grad_clip=0.")
+    if config.accumulate > 1:
+        raise ConfigError(f"{without}, but accumulate is {config.accumulate}. Set accumulate=1 and a batch that fits.")
+    if config.precision == "fp16":
+        raise ConfigError(f"{without}, but fp16 has to skip steps that overflow. Set precision=bf16.")
+    if num_processes > 1:
+        raise ConfigError(f"{without}, but {num_processes} processes must average them. Set optim.in_backward=false.")
+
+
+class InBackward:
+    """Hooks that step `optimizer` while `backward` runs.  Its state stays where it was: `optimizer.state[parameter]`.
+
+    Check that the loss is finite before `backward`; call `finish` after it, instead of `optimizer.step()`.
+    """
+
+    def __init__(self, net: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+        self._optimizer = optimizer
+        self._names = {parameter: name for name, parameter in net.named_parameters() if parameter.requires_grad}
+        self._groups = {p: group for group in optimizer.param_groups for p in group["params"]}
+        self._norms: dict[Tensor, Tensor] = {}
+        self._handles: list[RemovableHandle] = [p.register_post_accumulate_grad_hook(self._step) for p in self._groups]
+
+    def finish(self) -> Tensor:
+        """The norm of all gradients of the backward pass that has ended, as `clip_grad_norm_` computes it."""
+        norms = [self._norms[p] for p in self._groups if p in self._norms]
+        self._norms.clear()
+        return torch.linalg.vector_norm(torch.stack(norms)) if norms else torch.zeros(())
+
+    def close(self) -> None:
+        """Leave the net as it was: backward passes fill `grad` again."""
+        for handle in self._handles:
+            handle.remove()
+
+    def _step(self, parameter: Tensor) -> None:
+        """Update one weight and free its gradient.  Raises TrainingError if that is not finite."""
+        norm = torch.linalg.vector_norm(parameter.grad)
+        if not torch.isfinite(norm):
+            self._refuse(parameter, norm)
+        groups = self._optimizer.param_groups
+        self._optimizer.param_groups = [{**self._groups[parameter], "params": [parameter]}]
+        try:
+            self._optimizer.step()
+        finally:
+            self._optimizer.param_groups = groups
+        parameter.grad = None
+        self._norms[parameter] = norm
+
+    def _refuse(self, parameter: Tensor, norm: Tensor) -> None:
+        done, total = len(self._norms), len(self._groups)
+        self._norms.clear()
+        raise TrainingError(
+            f"the gradient of {self._names[parameter]} has the norm {norm.item()}. {done} of {total} tensors, those "
+            "nearer the output, were already updated in this step (optim.in_backward): these weights are between two "
+            "steps. Continue from the last checkpoint, with a lower optim.lr or without optim.in_backward."
+        )
