@@ -116,6 +116,14 @@ class DataConfig:
     def __post_init__(self) -> None:
         if not 0 <= self.flip <= 1:
             raise ConfigError(f"data.flip is {self.flip}, a probability must lie in [0, 1].")
+        if self.layout == "dresscode":
+            for name, value, only in (("cloth_kind", self.cloth_kind, "flat"), ("mask", self.mask, "computed")):
+                if value != only:
+                    raise ConfigError(
+                        f"data.{name} is {value} but the dresscode layout ships none. Set data.{name}={only}."
+                    )
+            if "counterfactual" in self.settings:
+                raise ConfigError('data.settings names "counterfactual", a truth that only mannequin sets have.')
         if self.settings not in (("paired",), ("paired", "counterfactual")):
             raise ConfigError(
                 f'data.settings is {list(self.settings)}. Use ["paired"] or ["paired", "counterfactual"].'

@@ -16,6 +16,9 @@ Places = Literal["none", "image", "body"]
 AttendIn = Literal["every", "last"]
 Stage = Literal["encoder", "decoder"]
 
+POOL_HEAD_DIM = 64
+"""Width of a head of the attention that pools the joints."""
+
 
 class BlockPlace(NamedTuple):
     """Which block of a stream: `block` counts from 0 within its stage and level."""
@@ -88,6 +91,7 @@ class ParallelUNetConfig:
 
     def __post_init__(self) -> None:
         self._check_lengths()
+        self._check_embedding()
         self._check_attention()
         self._check_cloth_stream()
 
@@ -163,6 +167,17 @@ class ParallelUNetConfig:
                 raise ConfigError(
                     f"{name}: {bad[0]} cannot be split into {min(32, bad[0] // 4)} groups. Use multiples of 32."
                 )
+
+    def _check_embedding(self) -> None:
+        """The joints are pooled by attention with a head per 64 numbers, one at least.  [nets.embeddings]"""
+        if self.head_dim < 1:
+            raise ConfigError(f"head_dim is {self.head_dim}, expected at least 1. Use 64, say.")
+        dim = self.embedding_dim
+        if dim < 1 or dim % max(1, dim // POOL_HEAD_DIM):
+            raise ConfigError(
+                f"embedding_dim is {dim}, which {max(1, dim // POOL_HEAD_DIM)} heads cannot share. "
+                f"Use a multiple of {POOL_HEAD_DIM}, such as {max(1, round(dim / POOL_HEAD_DIM)) * POOL_HEAD_DIM}."
+            )
 
     def _check_attention(self) -> None:
         pairs = self.encoder_cross + self.decoder_cross

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from drape.nets.attention import Tokens, merge_heads, split_heads
+from drape.nets.config import POOL_HEAD_DIM
 from drape.nets.layers import Embedding
 from drape.shapes import NUM_JOINTS, PerSample, Pose
 
@@ -61,7 +62,7 @@ class JointTokens(nn.Module):
 class AttentionPool(nn.Module):
     """Tokens to one vector: the mean token asks all of them and itself.  [CLIP, Radford et al. 2021, in 1-D]"""
 
-    def __init__(self, dim: int, head_dim: int = 64):
+    def __init__(self, dim: int, head_dim: int = POOL_HEAD_DIM):
         super().__init__()
         self.num_heads = max(1, dim // head_dim)
         self.norm = nn.LayerNorm(dim)
