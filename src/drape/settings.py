@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Literal, assert_never
 
 from drape.diffusion.prediction import Target
-from drape.diffusion.schedule import CosineSchedule, LinearSchedule, Schedule, resolution_shift
+from drape.diffusion.schedule import CosineSchedule, FlowSchedule, LinearSchedule, Schedule, resolution_shift
 from drape.errors import ConfigError
 
 
@@ -19,14 +19,16 @@ class DiffusionConfig:
     shift        add 2 log(64 / sqrt(height * width)) to the log-SNR  [Hoogeboom et al. 2023, eq. 7]
     weighting    of the squared error over noise levels, see drape.diffusion.weighting
     gamma        largest SNR of clipped-snr and min-snr  [Hang et al. 2023]
+    bias         of sigmoid: the log-SNR above which errors of the noise count less and less  [Kingma & Gao 2023]
     mask_weight  how many times a pixel inside the agnostic mask counts; 1 is the paper's plain average
     """
 
     target: Target = "v"
-    schedule: Literal["cosine", "linear"] = "cosine"
+    schedule: Literal["cosine", "linear", "flow"] = "cosine"
     shift: bool = True
-    weighting: Literal["clipped-snr", "min-snr", "uniform"] = "clipped-snr"
+    weighting: Literal["clipped-snr", "min-snr", "sigmoid", "uniform"] = "clipped-snr"
     gamma: float = 5.0
+    bias: float = -1.0
     mask_weight: float = 1.0
 
     def build_schedule(self, resolution: tuple[int, int]) -> Schedule:
@@ -37,6 +39,8 @@ class DiffusionConfig:
                 return CosineSchedule(shift=shift)
             case "linear":
                 return LinearSchedule(shift=shift)
+            case "flow":
+                return FlowSchedule(shift=shift)
         assert_never(self.schedule)
 
     def __post_init__(self) -> None:

@@ -1,19 +1,24 @@
 """Our functions and the schedulers of `diffusers`, an independent implementation, agree on the same betas.
 
-theirs  DDPMScheduler (fixed_small variance), DDIMScheduler, DPMSolverMultistepScheduler (dpmsolver++, midpoint)
+theirs  DDPMScheduler (fixed_small variance), DDIMScheduler, DPMSolverMultistepScheduler (dpmsolver++, midpoint),
+        FlowMatchEulerDiscreteScheduler; the SNR of their training scripts
 ours    the ladder through the same discrete levels, then clean, as theirs ends at alpha_bar 1
 """
+
+import math
 
 import pytest
 import torch
 
 from drape.diffusion.prediction import add_noise, predict, target_of
 from drape.diffusion.samplers import ddim, ddpm, dpmpp_2m
-from drape.diffusion.schedule import ddpm_betas, log_snr_of_betas
+from drape.diffusion.schedule import FlowSchedule, alpha, ddpm_betas, log_snr_of_betas, sigma
+from drape.diffusion.weighting import min_snr
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 
 diffusers = pytest.importorskip("diffusers", reason="a development dependency")
+training_utils = pytest.importorskip("diffusers.training_utils")
 
 BETAS = {"num_train_timesteps": 1000, "beta_start": 1e-4, "beta_end": 0.02, "beta_schedule": "linear"}
 THEIR_NAME = {"v": "v_prediction", "eps": "epsilon", "x0": "sample"}
@@ -108,3 +113,32 @@ def test_the_levels_and_noising_agree():
     torch.testing.assert_close(
         target_of("v", x0, eps, LEVELS[times]), scheduler.get_velocity(x0, eps, times), rtol=0, atol=1e-5
     )
+
+
+@pytest.mark.parametrize("s", [1.0, 3.0])
+@every_count
+def test_flow_matching_by_euler_steps_is_ddim_on_the_rescaled_image(s, steps):
+    """Their z = (1 - sigma) x0 + sigma eps is our x_t / (alpha + sigma); their shift s adds -2 log(s) to log_snr."""
+    ours_at = FlowSchedule(shift=-2 * math.log(s), log_snr_min=-60.0, log_snr_max=60.0)
+    plain_sigmas = torch.linspace(0.98, 0.02, steps, dtype=torch.float64)
+    scheduler = diffusers.FlowMatchEulerDiscreteScheduler(shift=s)
+    scheduler.set_timesteps(sigmas=plain_sigmas.tolist())
+    levels = ours_at.log_snr(plain_sigmas)
+    scale = (alpha(levels) + sigma(levels)).tolist()
+    z = noise() / scale[0]
+    for t, level, grown in zip(scheduler.timesteps, levels, scale, strict=True):
+        z = scheduler.step(net("flow", z * grown, level.expand(len(z)).float()), t, z).prev_sample
+
+    def denoise(x_t, log_snr):
+        return predict("flow", net("flow", x_t, log_snr), x_t, log_snr)
+
+    ours = ddim(denoise, noise(), torch.cat([levels, torch.tensor([torch.inf], dtype=torch.float64)]))
+    torch.testing.assert_close(ours, z, rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize(("kind", "added"), [("eps", 0), ("v", 1)])
+def test_min_snr_agrees_with_their_training_scripts(kind, added):
+    times = torch.arange(0, 1000, 37)
+    snr = training_utils.compute_snr(diffusers.DDPMScheduler(**BETAS), times)
+    theirs = torch.minimum(snr, torch.tensor(5.0)) / (snr + added)
+    torch.testing.assert_close(min_snr(LEVELS[times], kind, 5.0).float(), theirs, rtol=1e-3, atol=1e-6)

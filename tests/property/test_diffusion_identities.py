@@ -6,14 +6,14 @@ from hypothesis import strategies as st
 
 from drape.diffusion.guidance import guided
 from drape.diffusion.prediction import Prediction, add_noise, amplitudes, predict, target_of
-from drape.diffusion.schedule import CosineSchedule, LinearSchedule
-from drape.diffusion.weighting import min_snr
+from drape.diffusion.schedule import CosineSchedule, FlowSchedule, LinearSchedule
+from drape.diffusion.weighting import clipped_snr, min_snr, sigmoid
 
 levels = st.floats(-15, 15)
-kinds = st.sampled_from(["v", "eps", "x0"])
+kinds = st.sampled_from(["v", "eps", "x0", "flow"])
 seeds = st.integers(0, 2**31)
 shifts = st.floats(-6, 3)
-schedules = st.one_of(st.builds(CosineSchedule, shift=shifts), st.builds(LinearSchedule, shift=shifts))
+schedules = st.one_of(st.builds(build, shift=shifts) for build in (CosineSchedule, FlowSchedule, LinearSchedule))
 
 
 def images(seed, dtype):
@@ -48,16 +48,18 @@ def test_every_schedule_inverts_exactly(schedule, t):
     torch.testing.assert_close(schedule.t(schedule.log_snr(time)), time, rtol=0, atol=1e-11)
 
 
-@given(kind=kinds, level=levels, seed=seeds)
-def test_min_snr_weighs_the_same_error_alike_under_every_target(kind, level, seed):
-    """weight(kind) * |target error|^2 is min(SNR, 5) * |x0 error|^2, because it is the same mistake."""
+@given(weighting=st.sampled_from([min_snr, clipped_snr, sigmoid]), level=levels, seed=seeds)
+def test_a_weighting_punishes_the_same_mistake_alike_under_every_target(weighting, level, seed):
+    """weight(kind) * |target error|^2 is weight("x0") * |x0 error|^2, because it is the same mistake."""
     x0, eps = images(seed, torch.float64)
     log_snr = torch.full((2,), level, dtype=torch.float64)
     a, s = amplitudes(log_snr, x0)
     x_t, wrong = add_noise(x0, eps, log_snr), x0 + 0.1
-    error = target_of(kind, wrong, (x_t - a * wrong) / s, log_snr) - target_of(kind, x0, eps, log_snr)
-    found = min_snr(log_snr, kind) * error.square().mean(dim=(1, 2, 3))
-    torch.testing.assert_close(found, torch.full_like(found, min(torch.e**level, 5.0) * 0.01), rtol=1e-6, atol=0)
+    expected = weighting(log_snr, "x0") * 0.01
+    for kind in ("v", "eps", "flow"):
+        error = target_of(kind, wrong, (x_t - a * wrong) / s, log_snr) - target_of(kind, x0, eps, log_snr)
+        found = weighting(log_snr, kind) * error.square().mean(dim=(1, 2, 3))
+        torch.testing.assert_close(found, expected, rtol=1e-6, atol=0)
 
 
 @given(scale=st.floats(0, 8), level=st.floats(-8, 8), seed=seeds)

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from drape.diffusion.prediction import add_noise, predict, target_of
+from drape.diffusion.prediction import add_noise, amplitudes, predict, target_of
 
 
 @pytest.fixture
@@ -52,7 +52,18 @@ def test_eps_and_x0_targets_are_the_tensors_themselves(pair):
     assert target_of("x0", x0, eps, log_snr) is x0
 
 
-@pytest.mark.parametrize("kind", ["v", "eps", "x0"])
+def test_flow_is_the_derivative_along_the_straight_line_from_image_to_noise(pair):
+    """Flow matching is the same process: z = x_t / (alpha + sigma) runs along (1 - s) x0 + s eps."""
+    x0, eps = (x.double() for x in pair)
+    share = torch.tensor([0.01, 0.3, 0.7, 0.99], dtype=torch.float64)
+    log_snr = 2 * torch.log((1 - share) / share)
+    a, s = amplitudes(log_snr, x0)
+    column = share.reshape(-1, 1, 1, 1)
+    torch.testing.assert_close(add_noise(x0, eps, log_snr) / (a + s), (1 - column) * x0 + column * eps)
+    torch.testing.assert_close(target_of("flow", x0, eps, log_snr), eps - x0)  # d/ds of the right-hand side
+
+
+@pytest.mark.parametrize("kind", ["v", "eps", "x0", "flow"])
 def test_both_readings_of_any_output_give_back_x_t(pair, kind):
     x_t, output = pair
     log_snr = torch.tensor([-4.0, -1.0, 1.0, 4.0])
@@ -60,12 +71,13 @@ def test_both_readings_of_any_output_give_back_x_t(pair, kind):
     torch.testing.assert_close(add_noise(x0, eps, log_snr), x_t, rtol=0, atol=1e-5)
 
 
-def test_velocity_decodes_without_amplifying_errors_at_either_end(pair):
+@pytest.mark.parametrize("kind", ["v", "flow"])
+def test_velocity_and_flow_decode_without_amplifying_errors_at_either_end(pair, kind):
     x0, eps = pair
     log_snr = torch.tensor([-15.0, -15.0, 15.0, 15.0])
-    x_t, v = add_noise(x0, eps, log_snr), target_of("v", x0, eps, log_snr)
+    x_t, target = add_noise(x0, eps, log_snr), target_of(kind, x0, eps, log_snr)
     error = 1e-3
-    decoded = predict("v", v + error, x_t, log_snr)
+    decoded = predict(kind, target + error, x_t, log_snr)
     assert (decoded.x0 - x0).abs().max() <= error * 1.01
     assert (decoded.eps - eps).abs().max() <= error * 1.01
 

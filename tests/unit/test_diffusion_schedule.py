@@ -8,7 +8,9 @@ from scipy.integrate import quad
 
 from drape.diffusion.prediction import add_noise
 from drape.diffusion.schedule import (
+    LOG_SNR_LIMIT,
     CosineSchedule,
+    FlowSchedule,
     LinearSchedule,
     alpha,
     ddpm_betas,
@@ -23,6 +25,9 @@ SCHEDULES = {
     "cosine": CosineSchedule(),
     "cosine at 256x192": CosineSchedule(shift=resolution_shift(256, 192)),
     "cosine, narrow": CosineSchedule(log_snr_min=-6.0, log_snr_max=9.0),
+    "flow": FlowSchedule(),
+    "flow at 256x192": FlowSchedule(shift=resolution_shift(256, 192)),
+    "flow, narrow": FlowSchedule(log_snr_min=-6.0, log_snr_max=9.0),
     "linear": LinearSchedule(),
     "linear, shifted": LinearSchedule(shift=-2.0),
 }
@@ -64,9 +69,28 @@ def test_the_noisiest_level_hides_the_image(schedule):
     assert alpha(end).item() < 0.05
 
 
-def test_cosine_meets_its_stated_range_whatever_the_shift():
+@every_schedule
+def test_the_density_is_that_of_levels_at_uniform_times(schedule):
+    levels = schedule.log_snr(TIMES).requires_grad_()
+    (slope,) = torch.autograd.grad(schedule.t(levels).sum(), levels)
+    torch.testing.assert_close(schedule.density(levels), -slope, rtol=1e-9, atol=0)
+    levels = levels.detach().flip(0)
+    low, high = levels[0].item(), levels[-1].item()
+    whole, _ = quad(lambda level: schedule.density(torch.tensor(level, dtype=torch.float64)).item(), low, high)
+    assert whole == pytest.approx(1, abs=1e-7)
+
+
+def test_the_limit_is_a_fourteenth_of_a_grey_level():
+    faintest = alpha(torch.tensor(-LOG_SNR_LIMIT)).item()
+    assert faintest == pytest.approx(sigma(torch.tensor(LOG_SNR_LIMIT)).item())
+    assert faintest == pytest.approx(5.5e-4, rel=0.01)
+    assert (2 / 255) / faintest == pytest.approx(14, abs=0.5)
+
+
+@pytest.mark.parametrize("build", [CosineSchedule, FlowSchedule])
+def test_a_stretched_schedule_meets_its_stated_range_whatever_the_shift(build):
     for shift in (0.0, -2.8, 1.5):
-        ends = CosineSchedule(shift=shift, log_snr_min=-12.0, log_snr_max=10.0).log_snr(TIMES[[0, -1]])
+        ends = build(shift=shift, log_snr_min=-12.0, log_snr_max=10.0).log_snr(TIMES[[0, -1]])
         assert ends.tolist() == pytest.approx([10, -12], abs=1e-9)
 
 
@@ -76,10 +100,30 @@ def test_cosine_alpha_is_a_cosine_of_time():
     torch.testing.assert_close(alpha(wide.log_snr(times)), torch.cos(math.pi / 2 * times), rtol=0, atol=1e-9)
 
 
-def test_shift_adds_to_log_snr_at_equal_time():
+def test_flow_mixes_image_and_noise_in_the_shares_one_minus_t_and_t():
+    wide = FlowSchedule(log_snr_min=-60.0, log_snr_max=60.0)  # as good as untruncated
+    times = TIMES[1:-1]
+    log_snr = wide.log_snr(times)
+    share = sigma(log_snr) / (alpha(log_snr) + sigma(log_snr))
+    torch.testing.assert_close(share, times, rtol=0, atol=1e-9)
+
+
+@pytest.mark.parametrize(("height", "width"), [(128, 128), (256, 192), (1024, 768), (32, 24)])
+def test_the_resolution_shift_of_stable_diffusion_3_is_a_shift_of_log_snr(height, width):
+    """t -> s t / (1 + (s - 1) t), s the root of the ratio of pixels to 64x64.  [Esser et al. 2024, eq. 23]"""
+    s = math.sqrt(height * width / 64**2)
+    plain = FlowSchedule(log_snr_min=-60.0, log_snr_max=60.0)
+    shifted = FlowSchedule(shift=resolution_shift(height, width), log_snr_min=-60.0, log_snr_max=60.0)
+    times = TIMES[100:-100]
+    theirs = plain.log_snr(s * times / (1 + (s - 1) * times))
+    torch.testing.assert_close(shifted.log_snr(times), theirs, rtol=0, atol=1e-8)
+
+
+@pytest.mark.parametrize("build", [CosineSchedule, FlowSchedule])
+def test_shift_adds_to_log_snr_at_equal_time(build):
     plain, shifted = (
-        CosineSchedule(log_snr_min=-60.0, log_snr_max=60.0),
-        CosineSchedule(shift=-1.4, log_snr_min=-60.0, log_snr_max=60.0),
+        build(log_snr_min=-60.0, log_snr_max=60.0),
+        build(shift=-1.4, log_snr_min=-60.0, log_snr_max=60.0),
     )
     times = TIMES[100:-100]
     torch.testing.assert_close(shifted.log_snr(times), plain.log_snr(times) - 1.4, rtol=0, atol=1e-9)
@@ -143,11 +187,12 @@ def test_variance_of_a_noisy_image_is_the_sum_of_both_powers():
     "build",
     [
         lambda: CosineSchedule(log_snr_min=5.0, log_snr_max=-5.0),
+        lambda: FlowSchedule(log_snr_min=5.0, log_snr_max=-5.0),
         lambda: LinearSchedule(first=20.0, last=0.1),
         lambda: LinearSchedule(log_snr_max=-11.0),
         lambda: ladder(CosineSchedule(), 0),
     ],
-    ids=["range upside down", "betas that fall", "range below the end", "no steps"],
+    ids=["range upside down", "flow upside down", "betas that fall", "range below the end", "no steps"],
 )
 def test_an_impossible_schedule_says_what_to_set(build):
     with pytest.raises(ConfigError, match=r"must|Set"):

@@ -1,4 +1,4 @@
-"""What the net is trained to say (noise, image or velocity), and both readings of what it said.
+"""What the net is trained to say (noise, image, velocity or flow), and both readings of what it said.
 
 Given x_t and the level, image and noise determine each other, so every target decodes into the pair (x0, eps);
 samplers and guidance work on that pair and never ask which target the net was trained on.
@@ -12,7 +12,7 @@ from torch import Tensor
 from drape.diffusion.schedule import alpha, sigma
 from drape.shapes import Image, PerSample
 
-Target = Literal["v", "eps", "x0"]
+Target = Literal["v", "eps", "x0", "flow"]
 
 
 class Prediction(NamedTuple):
@@ -29,7 +29,13 @@ def add_noise(x0: Image, eps: Image, log_snr: PerSample) -> Image:
 
 
 def target_of(kind: Target, x0: Image, eps: Image, log_snr: PerSample) -> Image:
-    """The tensor the net should output: x0, eps, or v = alpha * eps - sigma * x0.  [Salimans & Ho 2022, sec. 4]"""
+    """The tensor the net should output: x0, eps, v = alpha * eps - sigma * x0, or flow = eps - x0.
+
+    v      [Salimans & Ho 2022, sec. 4]: the derivative of x_t along the angle whose tangent is sigma / alpha
+    flow   [Lipman et al. 2023; Liu et al. 2023]: the derivative of z = (1 - s) x0 + s eps along the straight line.
+           z = x_t / (alpha + sigma) with s = sigma / (alpha + sigma), so flow matching is this same process with its
+           images rescaled; the net sees x_t, of variance near 1 at every level, and says the same velocity
+    """
     a, s = amplitudes(log_snr, x0)
     match kind:
         case "v":
@@ -38,6 +44,8 @@ def target_of(kind: Target, x0: Image, eps: Image, log_snr: PerSample) -> Image:
             return eps
         case "x0":
             return x0
+        case "flow":
+            return eps - x0
     assert_never(kind)
 
 
@@ -45,7 +53,8 @@ def predict(kind: Target, output: Image, x_t: Image, log_snr: PerSample) -> Pred
     """The pair (x0, eps) that a net's output stands for.  [Salimans & Ho 2022, app. D]
 
     log_snr   finite.  Decoding eps divides by alpha, decoding x0 by sigma: errors of the net grow by up to 1800
-              times at log_snr -15 and 15.  v rotates and amplifies nothing, which is why it is the default.
+              times at log_snr -15 and 15.  v rotates and amplifies nothing, which is why it is the default.  flow
+              divides by alpha + sigma, which lies in [1, sqrt(2)]: it amplifies nothing either.
     """
     a, s = amplitudes(log_snr, x_t)
     match kind:
@@ -55,6 +64,8 @@ def predict(kind: Target, output: Image, x_t: Image, log_snr: PerSample) -> Pred
             return Prediction(x0=(x_t - s * output) / a, eps=output)
         case "x0":
             return Prediction(x0=output, eps=(x_t - a * output) / s)
+        case "flow":
+            return Prediction(x0=(x_t - s * output) / (a + s), eps=(x_t + a * output) / (a + s))
     assert_never(kind)
 
 

@@ -20,12 +20,12 @@ from torch import Tensor
 from drape.errors import ConfigError
 
 Levels = Float[Tensor, "..."]
-LOG_SNR_LIMIT = 15.0  # alpha or sigma of 5.5e-4, a seventh of one 8-bit grey level in [-1, 1]
+LOG_SNR_LIMIT = 15.0  # alpha or sigma of 5.5e-4, a fourteenth of one 8-bit grey level (2/255 in [-1, 1])
 
 
 @runtime_checkable
 class Schedule(Protocol):
-    """A strictly decreasing map from t in [0, 1] to log_snr, and its inverse."""
+    """A strictly decreasing map from t in [0, 1] to log_snr, its inverse, and how it spreads the levels."""
 
     def log_snr(self, t: Levels) -> Levels:
         """The level at time t."""
@@ -33,6 +33,10 @@ class Schedule(Protocol):
 
     def t(self, log_snr: Levels) -> Levels:
         """The time of a level."""
+        ...
+
+    def density(self, log_snr: Levels) -> Levels:
+        """-dt / dlog_snr: the probability density of the levels when t is drawn uniformly from [0, 1]."""
         ...
 
 
@@ -82,8 +86,52 @@ class CosineSchedule:
         angle = torch.atan(torch.exp((self.shift - _float64(log_snr)) / 2))
         return ((angle - first) / (last - first)).to(log_snr)
 
+    def density(self, log_snr: Levels) -> Levels:
+        """sech((log_snr - shift) / 2) / 4, divided by the share of the curve that t runs over."""
+        first, last = self._angle(self.log_snr_max), self._angle(self.log_snr_min)
+        return (1 / (4 * (last - first) * torch.cosh((self.shift - _float64(log_snr)) / 2))).to(log_snr)
+
     def _angle(self, log_snr: float) -> float:
         return math.atan(math.exp((self.shift - log_snr) / 2))
+
+
+@dataclass(frozen=True, kw_only=True)
+class FlowSchedule:
+    """log_snr = 2 log((1 - t) / t) + shift.  [Lipman et al. 2023; Liu et al. 2023]
+
+    Flow matching noises along a straight line, z = (1 - t) x0 + t eps, whose log_snr this is; x_t here is the same
+    image rescaled to variance 1, x_t = (alpha + sigma) z.  The resolution shift of Esser et al. 2024 (sec. 5.3.2),
+    t -> s t / (1 + (s - 1) t) with s = sqrt(pixels / pixels before), adds -2 log(s) to log_snr: it is
+    `resolution_shift`.  t is stretched to the stated range as in `CosineSchedule`.
+    """
+
+    shift: float = 0.0
+    log_snr_min: float = -LOG_SNR_LIMIT
+    log_snr_max: float = LOG_SNR_LIMIT
+
+    def __post_init__(self) -> None:
+        _check_range("flow schedule", self.log_snr_min, self.log_snr_max)
+
+    def log_snr(self, t: Levels) -> Levels:
+        """Log signal-to-noise ratio at t in [0, 1], computed in float64, returned in the type of t."""
+        noise = self._noise(self.log_snr_max) + self._stretch() * _float64(t)
+        return (self.shift - 2 * torch.logit(noise)).to(t)
+
+    def t(self, log_snr: Levels) -> Levels:
+        """The time at which the schedule has this log_snr; outside the range it leaves [0, 1]."""
+        noise = torch.sigmoid((self.shift - _float64(log_snr)) / 2)
+        return ((noise - self._noise(self.log_snr_max)) / self._stretch()).to(log_snr)
+
+    def density(self, log_snr: Levels) -> Levels:
+        """noise (1 - noise) / 2 with its share on the line, divided by the part of the line that t runs over."""
+        noise = torch.sigmoid((self.shift - _float64(log_snr)) / 2)
+        return (noise * (1 - noise) / (2 * self._stretch())).to(log_snr)
+
+    def _noise(self, log_snr: float) -> float:
+        return 1 / (1 + math.exp((log_snr - self.shift) / 2))
+
+    def _stretch(self) -> float:
+        return self._noise(self.log_snr_min) - self._noise(self.log_snr_max)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,6 +165,13 @@ class LinearSchedule:
         """The time at which the schedule has this log_snr; outside the range it leaves [0, 1]."""
         start = self._time(torch.tensor(self.log_snr_max, dtype=torch.float64)).item()
         return ((self._time(_float64(log_snr)) - start) / (1 - start)).to(log_snr)
+
+    def density(self, log_snr: Levels) -> Levels:
+        """-dt / dlog_snr, from the derivative of log(alpha_bar) both ways."""
+        start = self._time(torch.tensor(self.log_snr_max, dtype=torch.float64)).item()
+        level = _float64(log_snr)
+        beta = self.first + (self.last - self.first) * self._time(level)
+        return (torch.sigmoid(self.shift - level) / (beta * (1 - start))).to(log_snr)
 
     def _time(self, log_snr: Levels) -> Levels:
         """Positive root of (last - first) / 2 * time^2 + first * time = decay, in the form that does not cancel."""

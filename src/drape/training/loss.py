@@ -11,7 +11,7 @@ from drape.conditioning import conditions_of
 from drape.config import RunConfig
 from drape.data.sample import TryOnBatch
 from drape.diffusion.prediction import add_noise, target_of
-from drape.diffusion.weighting import clipped_snr, min_snr, uniform
+from drape.diffusion.weighting import clipped_snr, min_snr, sigmoid, uniform
 from drape.training.randomness import Draws
 
 
@@ -51,6 +51,9 @@ def level_weight(config: RunConfig, log_snr: Float[Tensor, " b"]) -> Float[Tenso
             return clipped_snr(log_snr, kind, gamma)
         case "min-snr":
             return min_snr(log_snr, kind, gamma)
+        case "sigmoid":
+            density = config.diffusion.build_schedule(config.resolution).density(log_snr)
+            return sigmoid(log_snr, kind, config.diffusion.bias) / density
         case "uniform":
             return uniform(log_snr, kind)
     assert_never(config.diffusion.weighting)
