@@ -17,7 +17,9 @@ from drape.diffusion.prediction import add_noise
 from drape.diffusion.schedule import CosineSchedule
 from drape.nets.conditions import Conditions
 
-LEVELS = CosineSchedule()  # a noise-augmentation level is a time of this schedule, whatever the run's own
+LEVELS = CosineSchedule()
+"""A noise-augmentation level is a time of this schedule, whatever the run's own.  Level 0, a clean image, is not an
+infinite log-SNR but the schedule's largest, 15: sigma 5.5e-4, a fourteenth of one level of 8 bits."""
 
 
 def conditions_of(
@@ -38,8 +40,17 @@ def conditions_of(
             name: add_noise(image, eps.to(image.device), log_snr[:, column])
             for column, ((name, image), eps) in enumerate(zip(images.items(), noise, strict=True))
         }
-    cloth_pose = batch.cloth_pose if batch.cloth_pose is not None else torch.zeros_like(pose)
-    return Conditions(**images, pose=pose, cloth_pose=cloth_pose, noise_aug=log_snr)
+    return Conditions(**images, pose=pose, cloth_pose=_cloth_pose(batch), noise_aug=log_snr)
+
+
+def _cloth_pose(batch: TryOnBatch) -> Tensor:
+    """The joints of who wears the cloth; the null pose where every record says that it lies flat.
+
+    Raises DataError for a worn cloth without joints: a net that was shown them would take it for a flat one.
+    """
+    if batch.cloth_pose is None and all(kind == "flat" for kind in batch.cloth_kind):
+        return torch.zeros_like(batch.need("pose"))
+    return batch.need("cloth_pose")
 
 
 def with_low_res(batch: TryOnBatch, size: tuple[int, int]) -> TryOnBatch:

@@ -14,16 +14,13 @@ from torch import Tensor
 from drape.errors import DataError
 from drape.shapes import ClothImage, Image, Pose
 
-CLEAN = 20.0
-"""log_snr of a conditioning image without augmentation noise: sigma 4.5e-5, below one level of 8 bits."""
-
 
 @dataclass(frozen=True, kw_only=True)
 class Conditions:
     """c_tryon of the paper, already noise-augmented.  [Zhu et al. 2023, sec. 3.1]
 
     noise_aug    log_snr of the noise added to each conditioning image, in the order agnostic, cloth[, low_res];
-                 CLEAN where none was added
+                 `drape.conditioning` gives the level of a clean one, the same in training and sampling
     pose         of the person; a null pose is all zeros (every joint invisible)
     cloth_pose   of who wears the cloth in its photo; null for a cloth lying flat
     low_res      result of the stage before, at its own size: the net enlarges it
