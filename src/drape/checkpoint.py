@@ -23,6 +23,7 @@ from torch import Tensor, nn
 
 from drape.config import RunConfig, from_dict, read_config
 from drape.errors import CheckpointError, ConfigError
+from drape.settings import FinetuneConfig
 from drape.storage import bytes_of, fsync, read_safetensors, why, write_atomic
 
 HEADER_KEY = "drape"
@@ -184,8 +185,8 @@ def save_checkpoint(
     return target
 
 
-def load_checkpoint(target: Path, prefix: str = "") -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """(tensors whose names begin with `prefix`, state) of one checkpoint folder.
+def load_checkpoint(target: Path, prefixes: tuple[str, ...] = ("",)) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """(tensors whose names begin with one of `prefixes`, state) of one checkpoint folder.
 
     Raises CheckpointError if it is not, byte for byte, what was written.
     """
@@ -201,7 +202,7 @@ def load_checkpoint(target: Path, prefix: str = "") -> tuple[dict[str, Tensor], 
         with file.open("rb") as opened:
             if hashlib.file_digest(opened, "sha256").hexdigest() != expected["sha256"]:
                 raise ValueError("state.safetensors was changed after it was written: its digest differs")
-        return read_safetensors(file, prefix)[0], state
+        return read_safetensors(file, prefixes)[0], state
     except FileNotFoundError as error:
         raise CheckpointError(f"{target} is damaged: {Path(error.filename).name} is missing") from error
     except (KeyError, TypeError, UnicodeDecodeError, json.JSONDecodeError) as error:
@@ -215,7 +216,9 @@ def tell(message: str) -> None:
     print(f"drape: {message}", file=sys.stderr)
 
 
-def newest_checkpoint(folder: Path, *, prefix: str = "", on_damaged: Callable[[str], None] = tell) -> Checkpoint | None:
+def newest_checkpoint(
+    folder: Path, *, prefixes: tuple[str, ...] = ("",), on_damaged: Callable[[str], None] = tell
+) -> Checkpoint | None:
     """The newest checkpoint that is sound; None if there is none at all.
 
     on_damaged   told of each newer one that is damaged, in one line that says which one is used instead
@@ -224,7 +227,7 @@ def newest_checkpoint(folder: Path, *, prefix: str = "", on_damaged: Callable[[s
     damaged: list[str] = []
     for path in reversed(checkpoints(folder)):
         try:
-            tensors, state = load_checkpoint(path, prefix)
+            tensors, state = load_checkpoint(path, prefixes)
         except CheckpointError as error:
             damaged.append(str(error))
             continue
@@ -291,12 +294,25 @@ def _weights_so_far(run: Path) -> Weights:
         config = read_config(run / CONFIG_FILE)
     except ConfigError as error:
         raise CheckpointError(f"{run} is no folder of a run: {error}") from error
-    found = newest_checkpoint(run / CHECKPOINTS, prefix="ema.")
+    average = f"ema.{config.ema.lengths[0]!r}."
+    found = newest_checkpoint(run / CHECKPOINTS, prefixes=(average, "net."))
     if found is None:
         raise CheckpointError(f"{run} holds neither weights nor a checkpoint yet. Train it further.")
-    tensors = {name.removeprefix("ema."): tensor.float() for name, tensor in found.tensors.items()}
+    tensors = {name[4:]: tensor for name, tensor in found.tensors.items() if name.startswith("net.")}
+    tensors |= {name.removeprefix(average): t for name, t in found.tensors.items() if name.startswith(average)}
     provenance = {"preset": config.name, "images_seen": found.state["images_seen"], "unfinished": True}
-    return Weights(config=config, tensors=tensors, provenance=provenance)
+    return Weights(config=config, tensors=_merged(tensors, config.finetune), provenance=provenance)
+
+
+def _merged(tensors: dict[str, Tensor], finetune: FinetuneConfig) -> dict[str, Tensor]:
+    """The weights of a plain net, low-rank additions added into them.  [drape.training.finetune]"""
+    scale, original, adapter = finetune.alpha / finetune.rank, "parametrizations.weight.original", ".weight.0."
+    plain = {name.replace(original, "weight"): t.float() for name, t in tensors.items() if adapter not in name}
+    for name in tensors:
+        if name.endswith(original):
+            up, down = (tensors[f"{name.removesuffix('original')}0.{each}"].float() for each in ("up", "down"))
+            plain[name.replace(original, "weight")] += (scale * up @ down).view_as(tensors[name])
+    return plain
 
 
 def _find_weights(path: Path) -> Path:

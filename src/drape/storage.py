@@ -33,8 +33,8 @@ def write_atomic(path: Path, write: Callable[[Path], object], needed: int | None
         raise disk_error(path, error, needed) from error
 
 
-def read_safetensors(path: Path, prefix: str = "") -> tuple[dict[str, Tensor], dict[str, str]]:
-    """(tensors whose names begin with `prefix`, header) of one file.
+def read_safetensors(path: Path, prefixes: tuple[str, ...] = ("",)) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """(tensors whose names begin with one of `prefixes`, header) of one file.
 
     Raises CheckpointError if it is missing, cut short or another format.
     """
@@ -42,7 +42,7 @@ def read_safetensors(path: Path, prefix: str = "") -> tuple[dict[str, Tensor], d
         raise CheckpointError(f"{path} does not exist. Give a .safetensors file, its index, or the folder of a run.")
     try:
         with safe_open(path, framework="pt") as file:
-            names = [name for name in file.keys() if name.startswith(prefix)]  # noqa: SIM118
+            names = [name for name in file.keys() if name.startswith(prefixes)]  # noqa: SIM118
             return {name: file.get_tensor(name) for name in names}, dict(file.metadata() or {})
     except (SafetensorError, OSError, ValueError) as error:
         with path.open("rb") as opened:

@@ -22,13 +22,16 @@ from drape.checkpoint import (
     save_checkpoint,
     save_weights,
 )
-from drape.config import from_dict
+from drape.config import from_dict, override
 from drape.errors import CheckpointError, ConfigError
+from drape.nets.parallel_unet import ParallelUNet
 from drape.presets import tiny
+from drape.training import finetune
+from drape.training.ema import Ema
 
 
 def save(folder: Path, images: int) -> Path:
-    tensors = {"net.a": torch.full((50,), float(images)), "ema.a": torch.full((50,), images / 2)}
+    tensors = {"net.a": torch.full((50,), float(images)), "ema.0.05.a": torch.full((50,), images / 2)}
     return save_checkpoint(folder, images, tensors, {"images_seen": images, "elapsed_s": 0.1})
 
 
@@ -217,6 +220,24 @@ def test_the_folder_of_an_unfinished_run_gives_its_average_so_far(tmp_path: Path
     save_weights(tmp_path / "best.safetensors", {"a": torch.ones(50)}, tiny(), {})
     save_weights(tmp_path / "weights.safetensors", {"a": torch.zeros(50)}, tiny(), {})
     assert torch.equal(load_weights(tmp_path).tensors["a"], torch.zeros(50))
+
+
+def test_an_unfinished_low_rank_run_gives_whole_weights_with_its_additions(tmp_path: Path) -> None:
+    config = override(tiny(), ["finetune.train=lora", "finetune.alpha=4"])
+    net = ParallelUNet(config.net)
+    finetune.prepare(net, config.finetune)
+    for name, parameter in net.named_parameters():
+        if name.endswith(".up"):
+            torch.nn.init.ones_(parameter)
+    tensors = {f"net.{name}": tensor for name, tensor in net.state_dict().items()}
+    tensors |= {f"ema.{name}": t / 2 for name, t in Ema(net, config.ema).checkpoint_tensors().items()}
+    (tmp_path / "config.json").write_text(json.dumps(config.to_dict()))
+    save_checkpoint(tmp_path / "checkpoints", 8, tensors, {"images_seen": 8})
+    averages = {name: t / 2 if "weight.0" in name else t for name, t in net.state_dict().items()}
+    expected = finetune.merged(net, averages)
+    found = load_weights(tmp_path).tensors
+    assert found.keys() == expected.keys() == ParallelUNet(tiny().net).state_dict().keys()
+    assert all(torch.allclose(found[name], tensor) for name, tensor in expected.items())
 
 
 def test_a_run_without_a_checkpoint_yet_has_no_weights(tmp_path: Path) -> None:
