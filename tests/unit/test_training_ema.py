@@ -10,9 +10,9 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor
 
-from drape.checkpoint import read_safetensors
 from drape.errors import CheckpointError, ConfigError
 from drape.settings import EmaConfig
+from drape.storage import read_safetensors
 from drape.training import snapshots
 from drape.training.ema import Ema, power
 

@@ -66,7 +66,7 @@ def plain(tensors: dict[str, Tensor]) -> ParallelUNet:
 
 def test_all_leaves_every_parameter_trainable() -> None:
     net = ParallelUNet(tiny().net)
-    prepare(net, FinetuneConfig(train="all"))
+    assert prepare(net, FinetuneConfig(train="all")) is net
     trained, total = counts(net)
     assert trained == total
 

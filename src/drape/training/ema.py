@@ -22,7 +22,7 @@ LONGEST = 12**-0.5
 
 def power(length: float) -> float:
     """gamma of the profile tau^gamma on [0, t] whose standard deviation is `length` * t: the largest root of
-    (gamma + 2)^2 (gamma + 3) length^2 = gamma + 1.  [Karras et al. 2024, eq. 3 and app. C.2, algorithm 2]
+    (gamma + 2)^2 (gamma + 3) length^2 = gamma + 1.  [Karras et al. 2024, eq. 126, algorithm 2]
 
     Raises ConfigError for lengths outside (0, 12^-0.5].
     """
@@ -38,7 +38,7 @@ def kept_share(gamma: float, images_seen: int, batch_size: int) -> float:
     """beta, the share of the old average that stays after a batch that ends at `images_seen`; 0 for the first batch.
 
     The product over batches telescopes, so how images are cut into batches changes nothing but what they are averages
-    of: (1 - batch / images)^(gamma + 1).  [Karras et al. 2024, eq. 2]
+    of: (1 - batch / images)^(gamma + 1).  [Karras et al. 2024, eq. 127]
     """
     return (1 - batch_size / images_seen) ** (gamma + 1)
 

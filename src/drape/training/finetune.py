@@ -12,20 +12,22 @@ import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from drape.checkpoint import HEADER_KEY, read_safetensors
+from drape.checkpoint import HEADER_KEY
 from drape.config import RunConfig
 from drape.errors import CheckpointError, ConfigError
 from drape.nets.attention import CrossAttention, SelfAttention
 from drape.settings import FinetuneConfig
+from drape.storage import bytes_of, read_safetensors, write_atomic
 
 ADAPTER_FILE = "lora.safetensors"
+Net = TypeVar("Net", bound=nn.Module)
 _ORIGINAL, _ADAPTER = "parametrizations.weight.original", "parametrizations.weight.0"
 
 
@@ -58,20 +60,20 @@ def add_low_rank(weight: Tensor, up: Tensor, down: Tensor, scale: float) -> Tens
     return weight + (scale * up @ down).view_as(weight)
 
 
-def prepare(net: nn.Module, config: FinetuneConfig, seed: int = 0) -> None:
-    """Freeze, or adapt, in place.  To be called once the initial weights are loaded and before the net moves to its
-    device: the optimiser and the averages are made for what is trainable afterwards.
+def prepare(net: Net, config: FinetuneConfig, seed: int = 0) -> Net:
+    """Freeze, or adapt, in place; returns the net.  To be called once the initial weights are loaded and before the net
+    moves to its device: the optimiser and the averages are made for what is trainable afterwards.
 
     Raises ConfigError if no weight is large enough for adapters of this rank.
     """
     if config.train == "all":
-        return
+        return net
     net.requires_grad_(False)
     if config.train == "attention":
         for module in net.modules():
             if isinstance(module, SelfAttention | CrossAttention):
                 module.requires_grad_(True)
-        return
+        return net
     layers = [m for m in net.modules() if isinstance(m, nn.Linear | nn.Conv2d) and LowRank.pays(m.weight, config.rank)]
     if not layers:
         raise ConfigError(f"finetune.rank is {config.rank}: no weight of this net is that large. Lower it.")
@@ -80,6 +82,7 @@ def prepare(net: nn.Module, config: FinetuneConfig, seed: int = 0) -> None:
         for layer in layers:
             adapter = LowRank(layer.weight.detach(), config.rank, config.alpha)
             parametrize.register_parametrization(layer, "weight", adapter, unsafe=True)
+    return net
 
 
 def check_base(config: RunConfig, base: RunConfig) -> None:
@@ -122,10 +125,8 @@ def save_adapter(
             factors[f"{name}.weight.{kind}"] = factor.detach().float().cpu().contiguous()
     scale = next(adapter.scale for _, adapter in _adapters(net))
     record = {"adapter": {"scale": scale, "base": digest(_base(net, state))}, "provenance": dict(provenance)}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.part")
-    save_file(factors, part, metadata={HEADER_KEY: json.dumps(record, sort_keys=True)})
-    part.replace(path)
+    header = {HEADER_KEY: json.dumps(record, sort_keys=True)}
+    write_atomic(path, lambda part: save_file(factors, part, metadata=header), bytes_of(factors))
     return path
 
 

@@ -17,6 +17,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from drape.checkpoint import HEADER_KEY
+from drape.storage import bytes_of, write_atomic
 
 FOLDER = "ema"
 MOST = 16
@@ -73,10 +74,7 @@ def write(folder: Path, length: float, images: int, tensors: Mapping[str, Tensor
     path = folder / f"{images:012d}-{length!r}.safetensors"
     header = {HEADER_KEY: json.dumps({"images": images, "length": length})}
     halves = {name: _half(tensor.detach()).cpu().contiguous() for name, tensor in tensors.items()}
-    folder.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.part")
-    save_file(halves, part, metadata=header)
-    part.replace(path)
+    write_atomic(path, lambda part: save_file(halves, part, metadata=header), bytes_of(halves))
     return path
 
 
