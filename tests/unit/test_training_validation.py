@@ -13,7 +13,7 @@ from torch import Tensor
 
 from drape.config import RunConfig, override
 from drape.data.viton_hd import VitonHD
-from drape.diffusion.prediction import target_of
+from drape.diffusion.prediction import predict, target_of
 from drape.diffusion.schedule import alpha, sigma
 from drape.errors import DataError
 from drape.nets.parallel_unet import ParallelUNet
@@ -139,14 +139,16 @@ def test_two_processes_that_add_their_sums_measure_what_one_measures(reader) -> 
     assert close(validator.run(net, rank=1, world=2, reduce=collect), validator.run(net))
 
 
-@pytest.mark.parametrize("target", ["eps", "v", "x0"])
+@pytest.mark.parametrize("target", ["eps", "v", "x0", "flow"])
 def test_errors_of_the_image_are_the_same_number_for_every_target(reader, target) -> None:
     """A net that is wrong by 0.1 in x0 scores 0.01, however it says so."""
     config = override(CONFIG, [f"diffusion.target={target}", "diffusion.weighting=uniform"])
 
     def error(x0: Tensor, level: Tensor, wrong: Tensor) -> Tensor:
-        scale = {"eps": -alpha(level) / sigma(level), "v": -1 / sigma(level), "x0": torch.ones_like(level)}[target]
-        return -0.1 * x0.sign() * scale
+        zero, one = torch.zeros_like(x0), torch.ones_like(x0)
+        log_snr = level.flatten()
+        rise = predict(target, one, zero, log_snr).x0 - predict(target, zero, zero, log_snr).x0  # of x0 per output
+        return -0.1 * x0.sign() / rise
 
     found = Validator.build(config, reader, range(8), CPU).run(Knows(config, reader, error))
     assert math.isclose(found["score"], 0.01, rel_tol=1e-3)
@@ -158,7 +160,7 @@ def test_errors_of_the_image_are_the_same_number_for_every_target(reader, target
     assert math.isclose(found["eps"], 0.01 * torch.exp(log_snr).mean().item(), rel_tol=1e-2)
 
 
-@pytest.mark.parametrize("target", ["eps", "v"])
+@pytest.mark.parametrize("target", ["eps", "v", "flow"])
 def test_the_swap_gap_is_the_relative_rise_of_the_loss(reader, target) -> None:
     """An error that grows by half in the wrong cloth raises the square error by 125 %, at any level."""
     config = override(CONFIG, [f"diffusion.target={target}", "diffusion.weighting=uniform"])
@@ -217,7 +219,7 @@ def test_people_in_one_and_the_same_cloth_cannot_swap(viton) -> None:
 
 
 def test_an_empty_validation_says_what_to_do(reader) -> None:
-    with pytest.raises(DataError, match="validation.every=0"):
+    with pytest.raises(DataError, match=r"validation\.every=0"):
         Validator.build(CONFIG, reader, [], CPU)
 
 
