@@ -182,3 +182,41 @@ def test_photo_textures_are_named_in_the_licence_but_their_path_is_not(tmp_path:
     with pytest.raises(DataError, match="--textures"):
         read_recipe(out, None)
     assert check_dataset(out, read_recipe(out, photos))
+
+
+def test_other_photographs_under_the_same_name_are_refused(tmp_path: Path) -> None:
+    photos, others = tmp_path / "a" / "photos", tmp_path / "b" / "photos"
+    for folder, gray in ((photos, 90), (others, 120)):
+        folder.mkdir(parents=True)
+        Image.fromarray(np.full((64, 64, 3), gray, np.uint8)).save(folder / "gray.png")
+    out, recipe = tmp_path / "set", replace(RECIPE, people=2, test=0, worn=False, textures=str(photos))
+    write_dataset(out, recipe)
+    with pytest.raises(DataError, match="other photographs than"):
+        read_recipe(out, others)
+    with pytest.raises(DataError, match=r"other arguments \(textures_digest\)"):
+        write_dataset(out, replace(recipe, textures=str(others)))
+    (tmp_path / "b").rename(tmp_path / "c")
+    photos.rename(tmp_path / "photos")
+    assert read_recipe(out, tmp_path / "photos").textures == str(tmp_path / "photos")
+
+
+@pytest.mark.parametrize(
+    ("file", "check"),
+    [
+        ("cloth/{}.jpg", "cloth is the flat cloth"),
+        ("cloth-mask/{}.jpg", "cloth mask is the cloth's"),
+        ("counterfactual/{}.jpg", "counterfactual is as drawn"),
+        ("warp/{}.npz", "warp is as drawn"),
+        ("warp-counterfactual/{}.npz", "other warp is as drawn"),
+        ("openpose_json/{}_keypoints.json", "joints are the person's"),
+    ],
+)
+def test_the_file_of_somebody_else_fails_the_check_of_its_kind(folder: Path, file: str, check: str) -> None:
+    path, other = (folder / "train" / file.format(name) for name in ("00000_00", "00002_00"))
+    honest = path.read_bytes()
+    path.write_bytes(other.read_bytes())
+    try:
+        findings = check_dataset(folder, RECIPE)
+    finally:
+        path.write_bytes(honest)
+    assert check in {finding.name for finding in findings if not finding.is_ok}

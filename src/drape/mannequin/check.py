@@ -15,15 +15,16 @@ from PIL import Image
 from drape.data.parse_labels import UPPER_CLOTHES, is_any
 from drape.errors import DataError
 from drape.mannequin import raster
-from drape.mannequin.dataset import FORMAT, Recipe, is_finished
+from drape.mannequin.dataset import FORMAT, Recipe, digest_of, is_finished
 from drape.mannequin.fabric import find_textures
-from drape.mannequin.flat import lay_flat
-from drape.mannequin.keypoints import PARULA
+from drape.mannequin.flat import FlatCloth, lay_flat
+from drape.mannequin.keypoints import PARULA, body_25
 from drape.mannequin.light import rays
 from drape.mannequin.render import View, render
-from drape.mannequin.sample import make_cloth, make_person, partner, render_person_in
+from drape.mannequin.sample import Textures, make_cloth, make_person, partner
 
 JPEG_MEAN, JPEG_MAX = 1.5, 16.0  # levels of 255 that quality 98 may change on average, and at the edge of a mask
+CLOTH_MEAN = 3.0  # the same on the cloth alone, whose prints suffer most
 WARP_MEAN = 2.0  # levels of 255; single pictures with fine prints may exceed it
 GRAY = 128
 ARM_PARTS = {"l": (15, 17, 19, 21, 4), "r": (16, 18, 20, 22, 3)}
@@ -39,6 +40,8 @@ LIMBS = {
 }
 """DensePose parts on which a BODY_25 joint may lie, when nothing is in front of it."""
 ON_LIMB = 0.8  # share of the joints; the others are behind an arm
+NEAR = 0.5  # pixels that a joint, or where a warp points to, may be off
+SAME = 0.99  # share of the pixels of a cloth that must agree
 
 
 @dataclass(frozen=True)
@@ -72,7 +75,26 @@ class Stored:
     parse: NDArray[np.uint8]
     densepose: NDArray[np.uint8]
     warp: NDArray[np.float32]
+    counterfactual_warp: NDArray[np.float32]
     joints: NDArray[np.float64]
+    cloth: NDArray[np.float64]
+    cloth_mask: NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class Truth:
+    """The same sample, drawn again.
+
+    view, swapped   the person in the own cloth and in the other
+    flat, other     these clothes laid flat
+    reach           how far beyond a cloth its shadow falls, pixels
+    """
+
+    view: View
+    swapped: View
+    flat: FlatCloth
+    other: FlatCloth
+    reach: int
 
 
 def read_recipe(out: Path, textures: Path | None) -> Recipe:
@@ -95,6 +117,10 @@ def read_recipe(out: Path, textures: Path | None) -> Recipe:
         raise DataError(
             f"{out} was written with the photographs of '{words['textures']}'. Name that folder: --textures."
         )
+    if textures and words.get("textures_digest", "absent") not in ("absent", digest_of(find_textures(textures))):
+        raise DataError(
+            f"{out} was written with other photographs than {textures} holds. Name the folder it was made from."
+        )
     return recipe
 
 
@@ -111,28 +137,37 @@ def check_dataset(
     for done, (split, index) in enumerate(chosen, 1):
         name = recipe.name(split, index)
         stored = _read(out / split, name)
-        cloth = make_cloth(recipe.seed, index, split, textures)
-        other = make_cloth(recipe.seed, partner(index, recipe.count(split)), split, textures)
-        person = make_person(recipe.seed, index, split)
-        flat = lay_flat(cloth, recipe.size)
-        view = render(person, cloth, flat, recipe.size)
-        swapped = render_person_in(person, other, recipe.size)
-        probes = rays(np.array(person.light), person.zoom * recipe.size[0])
-        reach = int(max(np.abs(probes.towards).max(), np.abs(probes.around).max())) + 2
-        rows.append((f"{split}/{name}", check_sample(stored, view, swapped, flat.albedo, reach)))
+        truth = draw_again(recipe.seed, split, index, recipe.size, textures, partner(index, recipe.count(split)))
+        rows.append((f"{split}/{name}", check_sample(stored, truth)))
         if on_sample:
             on_sample(done, len(chosen))
     return _worst(rows)
 
 
-def check_sample(
-    stored: Stored, view: View, swapped: View, texture: NDArray[np.float32], reach: int
-) -> dict[str, float]:
+def draw_again(
+    seed: int, split: str, index: int, size: tuple[int, int], textures: Textures, partner_index: int
+) -> Truth:
+    """The truth of a sample, from its number alone."""
+    person = make_person(seed, index, split)
+    cloth, other = (make_cloth(seed, each, split, textures) for each in (index, partner_index))
+    flat, other_flat = lay_flat(cloth, size), lay_flat(other, size)
+    probes = rays(np.array(person.light), person.zoom * size[0])
+    return Truth(
+        view=render(person, cloth, flat, size),
+        swapped=render(person, other, other_flat, size),
+        flat=flat,
+        other=other_flat,
+        reach=int(max(np.abs(probes.towards).max(), np.abs(probes.around).max())) + 2,
+    )
+
+
+def check_sample(stored: Stored, truth: Truth) -> dict[str, float]:
     """The measures of one sample by name; see LIMITS."""
+    view, swapped = truth.view, truth.swapped
     outside = ~stored.mask
     change = np.abs(stored.agnostic - stored.image).max(-1)
     union = (view.cloth_share > 0) | (swapped.cloth_share > 0)
-    far = ~_grow(union, reach)
+    far = ~_grow(union, truth.reach)
     swap = np.abs(stored.counterfactual - stored.image).max(-1)
     return {
         "image is the person": float(np.abs(stored.image - view.image * 255).mean()),
@@ -141,9 +176,16 @@ def check_sample(
         "agnostic is gray inside": _mean(np.abs(stored.agnostic - GRAY).max(-1)[stored.mask]),
         "old cloth outside the mask": float(((view.cloth_share > 0) & outside).sum()),
         "cloth label outside the mask": float((is_any(stored.parse, UPPER_CLOTHES) & outside).sum()),
-        "warp reproduces the cloth": warp_error(stored.warp, view, texture),
+        "cloth is the flat cloth": float(np.abs(stored.cloth - truth.flat.image * 255).mean()),
+        "cloth mask is the cloth's": _overlap(stored.cloth_mask, truth.flat.mask >= 0.5),
+        "warp is as drawn": same_warp(stored.warp, view.warp),
+        "warp reproduces the cloth": warp_error(stored.warp, view, truth.flat.albedo),
+        "other warp is as drawn": same_warp(stored.counterfactual_warp, swapped.warp),
+        "other warp reproduces it": warp_error(stored.counterfactual_warp, swapped, truth.other.albedo),
+        "counterfactual is as drawn": _mean(np.abs(stored.counterfactual - swapped.image * 255)[union]),
         "counterfactual = image far": _mean(swap[far]),
         "counterfactual, worst pixel": float(swap[far].max(initial=0.0)),
+        "joints are the person's": same_joints(stored.joints, body_25(view.joints, stored.mask.shape)),
         "joints on the body": joints_on(stored, (range(1, 25),) * len(LIMBS)),
         "joints on their limbs": joints_on(stored, tuple(LIMBS.values())),
     }
@@ -156,14 +198,23 @@ LIMITS = {
     "agnostic is gray inside": JPEG_MEAN,
     "old cloth outside the mask": 0.0,
     "cloth label outside the mask": 0.0,
+    "cloth is the flat cloth": JPEG_MEAN,
+    "cloth mask is the cloth's": SAME,
+    "warp is as drawn": SAME,
     "warp reproduces the cloth": WARP_MEAN,
+    "other warp is as drawn": SAME,
+    "other warp reproduces it": WARP_MEAN,
+    "counterfactual is as drawn": CLOTH_MEAN,
     "counterfactual = image far": JPEG_MEAN,
     "counterfactual, worst pixel": JPEG_MAX,
+    "joints are the person's": 1.0,
     "joints on the body": 1.0,
     "joints on their limbs": ON_LIMB,
 }
-AVERAGED = ("warp reproduces the cloth", "joints on their limbs")
+AVERAGED = ("warp reproduces the cloth", "other warp reproduces it", "joints on their limbs")
 """Checks whose promise is about the mean over samples, not about each."""
+AT_LEAST = frozenset(name for name in LIMITS if name.startswith("joints") or "mask is" in name or "warp is" in name)
+"""Checks whose limit is the smallest value; of the others it is the largest."""
 
 
 def warp_error(warp: NDArray[np.float32], view: View, texture: NDArray[np.float32]) -> float:
@@ -180,6 +231,14 @@ def warp_error(warp: NDArray[np.float32], view: View, texture: NDArray[np.float3
     return 255.0 * _mean(np.abs(np.mean(warped, 0) - view.albedo[inside]))
 
 
+def same_warp(found: NDArray[np.float32], expected: NDArray[np.float32]) -> float:
+    """Share of the pixels dressed in either warp that both send to the same place of the cloth."""
+    dressed = np.isfinite(found).all(-1), np.isfinite(expected).all(-1)
+    size = np.array([expected.shape[1], expected.shape[0]])
+    near = (np.abs(np.nan_to_num(found) - np.nan_to_num(expected)) * size).max(-1) < NEAR
+    return _overlap(dressed[0] & dressed[1] & near, dressed[0] | dressed[1])
+
+
 def _slope(warp: NDArray[np.float32], axis: int) -> NDArray[np.float32]:
     """Change of the warp from pixel to pixel along an axis: the smaller of both sides, 0 at an edge or a jump."""
     step = np.diff(warp, axis=axis)
@@ -188,6 +247,13 @@ def _slope(warp: NDArray[np.float32], axis: int) -> NDArray[np.float32]:
     before, after = np.concatenate([gap, step], axis), np.concatenate([step, gap], axis)
     choose = np.where(np.isnan(after) | (np.abs(before) < np.abs(after)), before, after)
     return np.nan_to_num(choose)
+
+
+def same_joints(found: NDArray[np.float64], expected: NDArray[np.float64]) -> float:
+    """Share of the joints in both places, or missing from both."""
+    seen = expected[:, 2] > 0
+    near = np.abs(found[:, :2] - expected[:, :2]).max(-1) < NEAR
+    return float(np.where(seen, (found[:, 2] > 0) & near, found[:, 2] == 0).mean())
 
 
 def joints_on(stored: Stored, limbs: tuple[object, ...]) -> float:
@@ -203,7 +269,7 @@ def joints_on(stored: Stored, limbs: tuple[object, ...]) -> float:
 def _worst(rows: list[tuple[str, dict[str, float]]]) -> list[Finding]:
     findings = []
     for name, limit in LIMITS.items():
-        at_least = name.startswith("joints")
+        at_least = name in AT_LEAST
         values = [row[name] for _, row in rows]
         i = int(np.argmin(values) if at_least else np.argmax(values))
         found = float(np.mean(values)) if name in AVERAGED else values[i]
@@ -215,8 +281,6 @@ def _read(folder: Path, name: str) -> Stored:
     """The files of one sample.  Raises DataError."""
     try:
         keypoints = json.loads((folder / "openpose_json" / f"{name}_keypoints.json").read_text())
-        with np.load(folder / "warp" / f"{name}.npz") as archive:
-            warp = archive["warp"].astype(np.float32)
         colours = _rgb(folder / "image-densepose" / f"{name}.jpg")
         nearest = np.abs(colours[:, :, None] - PARULA.astype(float)).sum(-1).argmin(-1)
         return Stored(
@@ -226,8 +290,11 @@ def _read(folder: Path, name: str) -> Stored:
             mask=_rgb(folder / "agnostic-mask" / f"{name}_mask.png")[..., 0] > 127,
             parse=np.asarray(Image.open(folder / "image-parse-v3" / f"{name}.png")),
             densepose=nearest.astype(np.uint8),
-            warp=warp,
+            warp=_warp(folder / "warp" / f"{name}.npz"),
+            counterfactual_warp=_warp(folder / "warp-counterfactual" / f"{name}.npz"),
             joints=np.array(keypoints["people"][0]["pose_keypoints_2d"]).reshape(25, 3),
+            cloth=_rgb(folder / "cloth" / f"{name}.jpg"),
+            cloth_mask=_rgb(folder / "cloth-mask" / f"{name}.jpg")[..., 0] > 127,
         )
     except (OSError, ValueError, KeyError, IndexError) as error:
         raise DataError(
@@ -238,6 +305,17 @@ def _read(folder: Path, name: str) -> Stored:
 def _rgb(path: Path) -> NDArray[np.float64]:
     with Image.open(path) as image:
         return np.asarray(image.convert("RGB"), float)
+
+
+def _warp(path: Path) -> NDArray[np.float32]:
+    with np.load(path) as archive:
+        return archive["warp"].astype(np.float32)
+
+
+def _overlap(found: NDArray[np.bool_], expected: NDArray[np.bool_]) -> float:
+    """Intersection over union, 1 if both are empty."""
+    either = (found | expected).sum()
+    return float((found & expected).sum() / either) if either else 1.0
 
 
 def _mean(values: NDArray[np.float64]) -> float:

@@ -1,5 +1,6 @@
 """Writing a folder of mannequins in the VITON-HD layout: many processes, interruptible, repeatable."""
 
+import hashlib
 import json
 import multiprocessing
 import signal
@@ -190,6 +191,8 @@ def description(recipe: Recipe) -> dict[str, object]:
     words = asdict(recipe)
     words["size"] = list(recipe.size)
     words["textures"] = Path(recipe.textures).name if recipe.textures else None
+    if recipe.textures:
+        words["textures_digest"] = digest_of(find_textures(Path(recipe.textures)))
     return {
         "source": "drape mannequin",
         "licence": LICENCE
@@ -200,6 +203,18 @@ def description(recipe: Recipe) -> dict[str, object]:
         "image_format": "JPEG quality 98, 4:4:4",
         "warp": "npz key 'warp': float16 (height, width, 2), cloth x and y in [0, 1], NaN where none",
     }
+
+
+def digest_of(textures: Textures) -> str:
+    """What the photographs are: a digest of their names and bytes.  Raises DataError where one cannot be read."""
+    total = hashlib.blake2b(digest_size=16)
+    for path in textures:
+        try:
+            content = hashlib.blake2b(path.read_bytes(), digest_size=16).hexdigest()
+        except OSError as error:
+            raise DataError(f"the photograph {path} cannot be read ({error.strerror}). Take it out.") from error
+        total.update(f"{path.name}\0{content}\n".encode())
+    return total.hexdigest()
 
 
 def _run(out: Path, recipe: Recipe, textures: Textures, todo: list[tuple[str, int]], workers: int) -> Iterator[None]:
