@@ -1,0 +1,128 @@
+"""A step that was stopped because a value is no number: written down so that it can be looked at again.
+
+    RUN/faults/IMAGES/fault.json            what was found, which images of the run, what they are called
+                      batch.safetensors     the batch as the net got it, flips applied
+                      weights.safetensors   the net before the step, as weights that --init takes
+                      config.json           the run
+
+The noise is not stored: it is a function of the seed and the images' numbers.  `drape doctor --replay` reads this.
+"""
+
+import json
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import save_file
+from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
+
+import drape
+from drape.checkpoint import CONFIG_FILE, WEIGHTS_FILE, save_weights
+from drape.config import RunConfig, read_config
+from drape.data.sample import TENSOR_FIELDS, WORD_FIELDS, TryOnBatch
+from drape.errors import CheckpointError, ConfigError
+from drape.storage import bytes_of, disk_error, fsync, read_safetensors
+
+FAULTS = "faults"
+FAULT_FILE = "fault.json"
+BATCH_FILE = "batch.safetensors"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fault:
+    """Where a run was stopped before an update.
+
+    images_seen   images before the step
+    first         number of the first image of this process's part of the batch
+    found         what was not finite, in the words of the error
+    device        where it happened
+    scale         of the loss in fp16; 1 without
+    lr            the step's learning rate
+    """
+
+    images_seen: int
+    first: int
+    found: str
+    device: str
+    scale: float
+    lr: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recorded:
+    """A fault read back from its folder, with everything that its step was computed from."""
+
+    folder: Path
+    fault: Fault
+    config: RunConfig
+    batch: TryOnBatch
+    weights: dict[str, Tensor]
+
+
+def record_fault(run: Path, fault: Fault, config: RunConfig, batches: Sequence[TryOnBatch], net: nn.Module) -> Path:
+    """Write `run`/faults/IMAGES, in one rename; the folder of the same fault met again is replaced.
+
+    batches   the micro-batches of the step, in their order
+    Raises CheckpointError where it cannot be written, or the net is split over processes.
+    """
+    target = run / FAULTS / f"{fault.images_seen:012d}"
+    part = target.with_name(f".{target.name}.part")
+    tensors = {name: _stacked(batches, name) for name in TENSOR_FIELDS if getattr(batches[0], name) is not None}
+    state = net.state_dict()
+    if any(isinstance(tensor, DTensor) for tensor in state.values()):
+        raise CheckpointError("the net is split over processes (parallel=fsdp). Use parallel=ddp to have it written.")
+    words = {name: [word for batch in batches for word in getattr(batch, name)] for name in WORD_FIELDS}
+    record = {**asdict(fault), "words": words, "drape": drape.__version__, "torch": torch.__version__}
+    try:
+        shutil.rmtree(part, ignore_errors=True)
+        part.mkdir(parents=True)
+        save_file(tensors, part / BATCH_FILE)
+        (part / FAULT_FILE).write_text(json.dumps(record, indent=1), encoding="utf-8")
+        (part / CONFIG_FILE).write_text(json.dumps(config.to_dict(), indent=1), encoding="utf-8")
+        provenance = {"preset": config.name, "images_seen": fault.images_seen, "fault": fault.found}
+        save_weights(part / WEIGHTS_FILE, state, config, provenance)
+        for file in (*part.iterdir(), part):
+            fsync(file)
+        if target.exists():
+            shutil.rmtree(target)
+        part.rename(target)
+    except (OSError, SafetensorError, CheckpointError) as error:
+        shutil.rmtree(part, ignore_errors=True)
+        if isinstance(error, CheckpointError):
+            raise
+        raise disk_error(target, error, bytes_of(tensors) + bytes_of(state)) from error
+    return target
+
+
+def read_fault(folder: Path) -> Recorded:
+    """The inverse of `record_fault`.  Raises CheckpointError if the folder holds no such record, or a damaged one."""
+    if not (folder / FAULT_FILE).is_file():
+        inside = sorted((folder / FAULTS).glob("[0-9]*")) if (folder / FAULTS).is_dir() else []
+        advice = f"Give {inside[-1]}." if inside else f"Give RUN/{FAULTS}/IMAGES, which a stopped run has written."
+        raise CheckpointError(f"{folder} holds no {FAULT_FILE}. {advice}")
+    try:
+        record = json.loads((folder / FAULT_FILE).read_text(encoding="utf-8"))
+        words = {name: tuple(record["words"][name]) for name in WORD_FIELDS}
+        fault = Fault(**{name: record[name] for name in Fault.__dataclass_fields__})
+        config = read_config(folder / CONFIG_FILE)
+    except (OSError, ValueError, KeyError, TypeError, ConfigError) as error:
+        raise CheckpointError(f"{folder} is damaged ({error!r}). Repeat the run: it stops there again.") from error
+    tensors, _ = read_safetensors(folder / BATCH_FILE)
+    weights, _ = read_safetensors(folder / WEIGHTS_FILE)
+    fields: dict[str, Any] = {**tensors, **words}
+    return Recorded(folder=folder, fault=fault, config=config, batch=TryOnBatch(**fields), weights=weights)
+
+
+def not_finite(tensors: Mapping[str, Tensor]) -> dict[str, int]:
+    """How many values of each tensor are NaN or infinite; those that have some, in their order."""
+    counts = {name: int((~torch.isfinite(t)).sum()) for name, t in tensors.items() if t.is_floating_point()}
+    return {name: count for name, count in counts.items() if count}
+
+
+def _stacked(batches: Sequence[TryOnBatch], name: str) -> Tensor:
+    return torch.cat([batch.need(name) for batch in batches]).detach().cpu().contiguous()

@@ -1,0 +1,197 @@
+"""Computing a recorded fault again, in fp32 and in the run's own precision, to find where it begins and why.
+
+Every module is watched: the first one to finish with a value that is no number is where a forward pass breaks, the
+first output whose gradient is none is where a backward pass breaks.  The images of a batch do not see each other, so
+the losses of single images tell which of them is to blame.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, fields, replace
+from functools import partial
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from drape.checkpoint import load_into
+from drape.config import RunConfig
+from drape.data.sample import TENSOR_FIELDS, TryOnBatch
+from drape.nets.parallel_unet import ParallelUNet
+from drape.training import finetune
+from drape.training.faults import Recorded, not_finite
+from drape.training.loss import diffusion_loss
+from drape.training.perceptual import build_perceptual
+from drape.training.randomness import Draws, draw
+
+Status = Literal["ok", "warn", "FAIL"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finding:
+    """One thing that was looked at: `ok`, or what is wrong and what to do."""
+
+    status: Status
+    name: str
+    found: str
+    remedy: str = ""
+
+    def line(self) -> str:
+        """ "FAIL name found -> remedy"."""
+        return f"{self.status:<5}{self.name:<14}{self.found}" + (f" -> {self.remedy}" if self.remedy else "")
+
+
+def replay(recorded: Recorded, device: torch.device) -> list[Finding]:
+    """What there is to say about each suspect: inputs, weights, and the step in fp32 and in the run's precision."""
+    findings = [_inputs(recorded.batch), _weights(recorded)]
+    precisions = dict.fromkeys(("fp32", recorded.config.precision))
+    passes = {
+        precision: _run(recorded, replace(recorded.config, precision=precision), device) for precision in precisions
+    }
+    sound = {precision for precision, result in passes.items() if result.is_finite}
+    blamed = any(finding.status == "FAIL" for finding in findings)
+    for precision, result in passes.items():
+        remedy = "" if precision in sound else "See above." if blamed else _remedy(recorded, precision, sound)
+        status: Status = "ok" if precision in sound else "FAIL"
+        findings.append(Finding(status=status, name=precision, found=result.words(recorded.batch), remedy=remedy))
+    if all(finding.status == "ok" for finding in findings):
+        advice = f"It happened on {recorded.fault.device}: replay it there, or give --device."
+        findings.append(
+            Finding(status="warn", name="the fault", found="nothing is wrong on this device", remedy=advice)
+        )
+    return findings
+
+
+def _inputs(batch: TryOnBatch) -> Finding:
+    for name in TENSOR_FIELDS:
+        values = getattr(batch, name)
+        if name == "warp" or values is None or not values.is_floating_point():
+            continue
+        for person, sample in zip(batch.person_id, values, strict=True):
+            bad = int((~torch.isfinite(sample)).sum())
+            if bad:
+                text = f"{name} of {person} holds {bad} values that are no numbers"
+                return Finding(
+                    status="FAIL", name="batch", found=text, remedy="Repair its file, or take it out of the pairs."
+                )
+    return Finding(status="ok", name="batch", found=f"{len(batch)} samples, every value a number")
+
+
+def _weights(recorded: Recorded) -> Finding:
+    bad = not_finite(recorded.weights)
+    if not bad:
+        largest = max(recorded.weights, key=lambda name: recorded.weights[name].abs().max().item())
+        text = f"every value a number, the largest {recorded.weights[largest].abs().max().item():.3g} in {largest}"
+        return Finding(status="ok", name="weights", found=text)
+    name, count = next(iter(bad.items()))
+    more = f", and {len(bad) - 1} more tensors" if len(bad) > 1 else ""
+    return Finding(
+        status="FAIL", name="weights", found=f"{name} holds {count} values that are no numbers{more}",
+        remedy="The same command goes on from the last checkpoint; if it ends here again, begin from other weights.",
+    )  # fmt: skip
+
+
+def _remedy(recorded: Recorded, precision: str, sound: set[str]) -> str:
+    begin = f"begin a new --out with --init {recorded.folder.parent.parent}"
+    if sound:
+        other = "bf16" if precision == "fp16" else "fp32"
+        return f"The numbers are too large for {precision}: {begin} --set precision={other}."
+    lower = recorded.fault.lr / 3
+    return f"The net has diverged: {begin} and a lower rate, such as --set optim.lr={lower:.1g}."
+
+
+@dataclass(kw_only=True)
+class _Pass:
+    """One forward and backward pass: its losses, and where it broke first, if it did."""
+
+    losses: Tensor = field(default_factory=lambda: torch.empty(0))
+    reach: float = 0.0  # largest finite |output| of any module before it broke
+    forward: str | None = None
+    backward: str | None = None
+    rows: list[int] = field(default_factory=list)  # places in the batch of the images to blame
+
+    @property
+    def is_finite(self) -> bool:
+        return self.forward is None and self.backward is None and bool(torch.isfinite(self.losses).all())
+
+    def words(self, batch: TryOnBatch) -> str:
+        """What came out, in words."""
+        if self.is_finite:
+            return f"loss {self.losses.mean().item():.4g}, every gradient a number, values up to {self.reach:.3g}"
+        people = ", ".join(batch.person_id[row] for row in self.rows[:4]) or "no single one"
+        more = f" and {len(self.rows) - 4} more" if len(self.rows) > 4 else ""
+        if self.forward is not None:
+            where = f"the forward pass breaks in {self.forward}, after values up to {self.reach:.3g}"
+        elif self.backward is not None:
+            where = f"the forward pass is sound, the gradient breaks at {self.backward}"
+        else:
+            where = "the net's output is sound, the loss is not"
+        return f"{where}; of the {len(batch)} samples: {people}{more}"
+
+
+def _run(recorded: Recorded, config: RunConfig, device: torch.device) -> _Pass:
+    net = finetune.prepare(ParallelUNet(config.net), config.finetune)
+    load_into(net, recorded.weights, "the recorded weights")
+    net = net.to(device).train()
+    batch = recorded.batch.to(device)
+    draws = draw(config, recorded.fault.first, len(batch))
+    perceptual = build_perceptual(config.loss, device)
+    loss_of: Callable[..., Any] = partial(
+        diffusion_loss, net, config, perceptual=perceptual, images_seen=recorded.fault.images_seen
+    )
+    result = _Pass()
+    hooks = [module.register_forward_hook(partial(_watch, result, name)) for name, module in net.named_modules()]
+    losses = loss_of(batch, draws).weighted
+    result.losses = losses.detach().float().cpu()
+    result.rows = (~torch.isfinite(result.losses)).nonzero()[:, 0].tolist()
+    if not result.rows:
+        (losses.mean() * recorded.fault.scale).backward()
+        _look_at_gradients(result, net)
+    for hook in hooks:
+        hook.remove()
+    if not result.rows and result.backward is not None:
+        result.rows = [row for row in range(len(batch)) if not _alone(net, loss_of, batch, draws, row, recorded)]
+    return result
+
+
+def _watch(result: _Pass, name: str, module: nn.Module, inputs: Any, output: Any) -> None:
+    """Forward hook of every module, called in the order in which they finish."""
+    if not isinstance(output, Tensor) or not output.is_floating_point() or result.forward is not None:
+        return
+    if not torch.isfinite(output).all():
+        result.forward = f"{name or 'the net'} ({type(module).__name__})"
+        return
+    result.reach = max(result.reach, output.detach().abs().max().item())
+    if output.requires_grad:
+        output.register_hook(partial(_watch_gradient, result, f"the output of {name or 'the net'}"))
+
+
+def _watch_gradient(result: _Pass, name: str, gradient: Tensor) -> None:
+    if result.backward is None and not torch.isfinite(gradient).all():
+        result.backward = name
+
+
+def _look_at_gradients(result: _Pass, net: nn.Module) -> None:
+    """What the hooks cannot see: a gradient that breaks on its way into a weight, the last step of all."""
+    bad = not_finite({name: p.grad for name, p in net.named_parameters() if p.grad is not None})
+    if bad and result.backward is None:
+        result.backward = next(iter(bad))
+
+
+def _alone(
+    net: nn.Module, loss_of: Callable[..., Any], batch: TryOnBatch, draws: Draws, row: int, recorded: Recorded
+) -> bool:
+    """Whether every gradient of this one image is a number."""
+    net.zero_grad(set_to_none=True)
+    part = slice(row, row + 1)
+    one = TryOnBatch(**{f.name: _cut(getattr(batch, f.name), part) for f in fields(TryOnBatch)})
+    its = Draws(**{f.name: _cut_draws(getattr(draws, f.name), part) for f in fields(Draws)})
+    (loss_of(one, its).weighted.sum() / len(batch) * recorded.fault.scale).backward()
+    return not not_finite({name: p.grad for name, p in net.named_parameters() if p.grad is not None})
+
+
+def _cut(value: Any, part: slice) -> Any:
+    return None if value is None else value[part]
+
+
+def _cut_draws(value: Tensor | tuple[Tensor, ...], part: slice) -> Any:
+    return tuple(each[part] for each in value) if isinstance(value, tuple) else value[part]
