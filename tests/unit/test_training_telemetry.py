@@ -158,7 +158,7 @@ def test_a_time_is_told_in_its_two_largest_units(seconds: int, words: str) -> No
 @pytest.mark.gpu
 def test_on_cuda_the_memory_is_the_peak_of_the_device(tmp_path: Path) -> None:
     torch.zeros(2**28, dtype=torch.uint8, device="cuda")
-    meter = Meter(tmp_path / "timing.jsonl", 0.0, cuda=True)
+    meter = Meter(tmp_path / "timing.jsonl", 0.0, device=torch.device("cuda"))
     step(meter, 8)
     meter.close()
     assert read_records(tmp_path / "timing.jsonl")[0]["memory_bytes"] >= 2**28

@@ -76,7 +76,7 @@ class Meter:
     A bar where somebody watches, else a plain line every half minute and at the end.  Between two reports speed, share
     and loss are means.  Time left is that of the pace since this process began to train.
     every_s   seconds between two reports
-    cuda      whether the memory that counts is the peak on the device, not what this process holds in RAM
+    device    a torch.device; of CUDA the peak of its memory counts, else what this process holds in RAM
     main      False in all processes of a run but the first: nothing is written or shown
     """
 
@@ -85,13 +85,13 @@ class Meter:
         path: Path,
         every_s: float = 10.0,
         *,
-        cuda: bool = False,
+        device: Any = None,
         main: bool = True,
         console: Console | None = None,
     ) -> None:
         self._file = path.open("a", encoding="utf-8") if main else None
         self._every_s = every_s
-        self._cuda = cuda
+        self._cuda = getattr(device, "type", "cpu") == "cuda"
         self._console = console or Console(stderr=True)
         self._first: tuple[float, float] | None = None  # time and progress after the first step
         self._last = (0, 0.0)  # images seen and progress after the last one
