@@ -17,9 +17,12 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from drape.checkpoint import CHECKPOINTS, Weights, load_weights, newest_checkpoint
 from drape.errors import CheckpointError, ConfigError
+from drape.nets.parallel_unet import ParallelUNet
 from drape.training.ema import power
-from drape.training.snapshots import Snapshot, listed
+from drape.training.finetune import merged, prepare
+from drape.training.snapshots import FOLDER, Snapshot, listed
 
 CANDIDATES = (0.02, 0.03, 0.05, 0.07, 0.1, 0.14, 0.2, 0.25)
 """Lengths that `best_length` tries."""
@@ -60,6 +63,26 @@ def reconstruct(folder: Path, length: float, images: int | None = None) -> Recon
     mix = mix_for(_up_to(folder, images), length)
     tensors = dict(_mixed(mix))
     return Reconstruction(tensors=tensors, length=length, images=mix.snapshots[-1].images, fit=mix.fit)
+
+
+def weights_of(run: Path, length: float, images: int | None = None) -> tuple[Weights, Reconstruction]:
+    """What `reconstruct` makes from a run, as weights of a plain net: with frozen tensors, adapters added in.
+
+    Raises CheckpointError if the folder holds no run, and what `reconstruct` raises.
+    """
+    shown = load_weights(run)
+    made = reconstruct(run / FOLDER, length, images)
+    tensors = made.tensors
+    if shown.config.finetune.train != "all":
+        newest = newest_checkpoint(run / CHECKPOINTS, prefixes=("net.",))
+        if newest is None:
+            raise CheckpointError(f"{run} holds no checkpoint, which has the frozen weights. Restore one.")
+        tensors = {name.removeprefix("net."): tensor for name, tensor in newest.tensors.items()} | tensors
+        with torch.device("meta"):
+            net = prepare(ParallelUNet(shown.config.net), shown.config.finetune)
+        tensors = merged(net, tensors)
+    provenance = {**shown.provenance, "images_seen": made.images, "ema_length": length, "ema_fit": made.fit}
+    return Weights(config=shown.config, tensors=tensors, provenance=provenance), made
 
 
 def mix_for(snapshots: Sequence[Snapshot], length: float) -> Mix:
