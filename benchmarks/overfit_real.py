@@ -35,7 +35,6 @@ SETTINGS = [
     "data.flip=0",
     "batch_size=20",
     "optim.warmup_images=1000",
-    "ema.half_life_images=2000",
     "preview_every=5000",
 ]
 

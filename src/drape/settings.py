@@ -144,6 +144,7 @@ class OptimConfig:
     decay          share of the run; the paper uses 0
     grad_clip      the largest global gradient norm; 0 turns clipping off
     fused          one kernel for all tensors
+    spike_factor   a gradient norm of more than so many times the median of the last steps is recorded; 0 looks for none
     in_backward    update each weight as soon as its gradient is there and free it: gradients never exist together,
                    so nothing can be clipped or accumulated  [Lv et al. 2023, LOMO]
     """
@@ -158,6 +159,7 @@ class OptimConfig:
     schedule: Literal["wsd", "cosine", "constant"] = "wsd"
     decay: float = 0.2
     grad_clip: float = 1.0
+    spike_factor: float = 10.0
     fused: bool = True
     in_backward: bool = False
 

@@ -39,6 +39,14 @@ class Reader(Protocol):
     def settings(self) -> dict[str, object]: ...
     def __len__(self) -> int: ...
     def __getitem__(self, index: int) -> TryOnSample: ...
+    def by_id(self, person_id: str) -> TryOnSample: ...
+    def compact(self, index: int) -> Compact: ...
+
+
+class Compactable(Protocol):
+    """What can be decoded: a reader, or several joined."""
+
+    def __len__(self) -> int: ...
     def compact(self, index: int) -> Compact: ...
 
 
@@ -100,7 +108,7 @@ def stream(reader: Reader, *, seed: int, images_seen: int, batch_size: int, work
         yield to_batch({name: torch.from_numpy(array) for name, array in arrays.items()}, words, reader.fields)
 
 
-def decoded(reader: Reader, *, workers: int, batches: Iterable[list[int]]) -> Iterator[Decoded]:
+def decoded(reader: Compactable, *, workers: int, batches: Iterable[list[int]]) -> Iterator[Decoded]:
     """Stacked arrays and words of the samples of each batch of indices, in this order, decoded by `workers` processes.
 
     Bytes travel between processes as numpy arrays through pipes: torch tensors would need a file descriptor
@@ -137,7 +145,7 @@ class _Forever:
 class _Decode:
     """A reader's samples as numpy arrays and words, or the DataError in their place."""
 
-    def __init__(self, reader: Reader) -> None:
+    def __init__(self, reader: Compactable) -> None:
         self.reader = reader
 
     def __len__(self) -> int:

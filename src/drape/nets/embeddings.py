@@ -31,13 +31,20 @@ class NoiseLevel(nn.Module):
 
     def __init__(self, dim: int, num_frequencies: int = 32):
         super().__init__()
-        wavelengths = torch.logspace(0, math.log10(160), num_frequencies)
-        self.register_buffer("frequencies", 2 * math.pi / wavelengths, persistent=False)
+        self.register_buffer("frequencies", _frequencies(num_frequencies), persistent=False)
         self.linear = nn.Linear(2 * num_frequencies, dim)
+
+    def make_buffers(self, device: torch.device) -> None:
+        """Compute what is no part of the weights anew, on `device`: for a net that was built without memory."""
+        self.frequencies = _frequencies(len(self.frequencies)).to(device)
 
     def forward(self, log_snr: PerSample) -> Embedding:
         angle = log_snr.float().clamp(-MAX_LOG_SNR, MAX_LOG_SNR)[:, None] * self.frequencies.float()
         return self.linear(torch.cat([angle.cos(), angle.sin()], dim=1).to(self.linear.weight.dtype))
+
+
+def _frequencies(count: int) -> Float[Tensor, " n"]:
+    return 2 * math.pi / torch.logspace(0, math.log10(160), count)
 
 
 class JointTokens(nn.Module):

@@ -1,43 +1,64 @@
 """From a preset, a folder of data and a folder for the run to trained weights; the same call resumes."""
 
 import json
-import signal
-import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import torch
+from torch import Tensor
 
 import drape
-from drape.checkpoint import load_weights, save_weights
+from drape.checkpoint import (
+    CHECKPOINTS,
+    CONFIG_FILE,
+    WEIGHTS_FILE,
+    Weights,
+    load_into,
+    load_weights,
+    newest_checkpoint,
+    recover,
+    save_weights,
+    tell,
+)
 from drape.config import RunConfig, from_dict
-from drape.data.loader import Reader
-from drape.devices import pick_device
+from drape.devices import hardware
 from drape.errors import CheckpointError, ConfigError
-from drape.sampling import SamplingConfig, sample_batch
+from drape.nets.parallel_unet import ParallelUNet
+from drape.storage import write_atomic
+from drape.training import finetune, records, snapshots
+from drape.training.engine import Engine, signals
+from drape.training.in_backward import check_in_backward
+from drape.training.keeper import ELAPSED_FILE, Keeper, OnValidation
 from drape.training.loop import Clock, train
-from drape.training.preview import write_grid
+from drape.training.origin import check_origin, licences, origin_of
+from drape.training.perceptual import build_perceptual
+from drape.training.posthoc import best_length
 from drape.training.sources import Source, load_source, open_readers
-from drape.training.state import TrainState
+from drape.training.state import TrainState, fresh_net, view
 from drape.training.telemetry import Log, Meter
+from drape.training.track import build_trackers
+from drape.training.validation import Validator
 
-CONFIG_FILE = "config.json"
-WEIGHTS_FILE = "weights.safetensors"
-PREVIEW_SEED = 1_000
-PREVIEW_PEOPLE = 8
+RECORDS_AT_END = 6  # times what the first records cost: previews, checkpoint, and the choice of the best average
+
+
+class StopRun(Exception):
+    """Raised by `Launch.on_validation` to end a run early; its checkpoint is written, and the same call goes on."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Launch:
     """What the command line says beyond the config.
 
-    budget_s   wall-clock seconds for the whole run; None trains `config.images`
-    init       weights to start from instead of noise; their net must fit
-    workers    processes that decode the data set once, at the start
-    started    time.monotonic() at which the budget began; the call of `launch` unless given
+    budget_s        wall-clock seconds for the whole run; None trains `config.images`
+    init            weights to start from instead of noise; their net must fit, unless `partial`
+    partial         load what fits of them, and name the rest
+    workers         processes that decode the data set once, at the start
+    track           names of trackers besides the JSON lines: tensorboard, wandb
+    started         time.monotonic() at which the budget began; the call of `launch` unless given
+    on_validation   may raise StopRun
     """
 
     config: RunConfig
@@ -45,124 +66,166 @@ class Launch:
     out: Path
     budget_s: float | None = None
     init: Path | None = None
+    partial: bool = False
     device: str = "auto"
     workers: int = 2
+    track: tuple[str, ...] = ()
     started: float | None = None
+    on_validation: OnValidation | None = None
 
 
 def launch(request: Launch) -> Path:
     """Train, or continue the run in `request.out`, to its end.  Returns the file of the averaged weights.
 
-    Raises ConfigError if the folder holds a run with other settings, DataError for data that cannot be read,
-    TrainingError if the loss stops being a number.
+    Raises ConfigError if the folder holds a run with other settings or data, DataError for data that cannot be read,
+    TrainingError if the loss stops being a number, CheckpointError where nothing can be written, StopRun.
     """
     started = request.started or time.monotonic()
-    config = request.config
-    device = pick_device(request.device)
-    readers = open_readers(config, request.data)
-    state = TrainState.fresh(config, device)
-    if request.init is not None:
-        state.start_from(load_weights(request.init).tensors, str(request.init))
-    _claim(request.out, config)
-    restored = state.restore(request.out / "checkpoints") or {}
-    clock = Clock(config=config, budget_s=request.budget_s, started=started, elapsed_before_s=state.elapsed_s)
-    weights_file = request.out / WEIGHTS_FILE
-    if restored.get("finished") and weights_file.is_file():
-        print(f"{request.out} is finished: {state.images_seen:,} images.", file=sys.stderr)
-        return weights_file
-    _run(request, state, clock, readers, device)
-    return _finish(request, state, readers[0], device)
-
-
-def _run(request: Launch, state: TrainState, clock: Clock, readers: list[Reader], device: torch.device) -> None:
     config, out = request.config, request.out
-    source = load_source(config, readers, workers=request.workers, cache_folder=out / "cache")
-    keeper = Keeper(request=request, clock=clock, source=source, device=device)
-    log = Log(out / "log.jsonl", state.images_seen)
-    meter = Meter(out / "timing.jsonl")
-    previous = [(name, signal.signal(name, keeper.interrupt)) for name in (signal.SIGINT, signal.SIGTERM)]
+    engine = Engine(config, request.device)
     try:
-        keeper.first(state)
-        train(
-            state, config, source.batches(state.images_seen), clock,
-            log=log, meter=meter, on_step=keeper.after_step, device=device,
-        )  # fmt: skip
-        if state.images_seen == 0 and keeper.stop_signal is None:
-            spent = clock.elapsed_s()
-            raise ConfigError(f"the budget was over before the first step: start-up took {spent:.0f} s. Give more.")
-        keeper.save(state, finished=keeper.stop_signal is None)
-        if keeper.stop_signal is not None:
-            raise KeyboardInterrupt
-        keeper.preview(state)
+        check_in_backward(config, engine.world)
+        readers = open_readers(config, request.data)
+        init = None if request.init is None else load_weights(request.init)
+        with engine.main_first():
+            _claim(out, config)
+            source = load_source(config, readers, workers=request.workers, cache_folder=out / "cache")
+            origin = check_origin(out, origin_of(readers, init, source.held), init_given=init is not None)
+        damaged: list[str] = []
+        found = newest_checkpoint(out / CHECKPOINTS, on_damaged=damaged.append)
+        if found and found.state["finished"] and (out / WEIGHTS_FILE).is_file():
+            tell(f"{out} is finished: {found.state['images_seen']:,} images.")
+            return out / WEIGHTS_FILE
+        state = TrainState.fresh(config, engine, _start(request, init))
+        if found is not None:
+            state.restore(found)
+        started -= max(state.elapsed_s, _elapsed(out))
+        run = _Run(request, engine, state, source, provenance(request, engine, origin), started)
+        run.train(damaged)
+        return run.finish()
     finally:
-        for name, handler in previous:
-            signal.signal(name, handler)
-        meter.close()
-        log.close()
+        engine.close()
 
 
-@dataclass(kw_only=True)
-class Keeper:
-    """What happens between two steps: checkpoints, previews, and a clean stop on a signal."""
-
+@dataclass(frozen=True)
+class _Run:
     request: Launch
-    clock: Clock
+    engine: Engine
+    state: TrainState
     source: Source
-    device: torch.device
-    stop_signal: int | None = None
+    provenance: dict[str, Any]
+    started: float
 
-    def interrupt(self, number: int, frame: FrameType | None) -> None:
-        """Signal handler: ask the loop to stop after the step in progress."""
-        self.stop_signal = number
+    def train(self, damaged: list[str]) -> None:
+        """The run from where it stands to its end.  Raises KeyboardInterrupt after the checkpoint of a stopped run."""
+        request, engine, state = self.request, self.engine, self.state
+        config, out, main = request.config, request.out, engine.is_main
+        clock = Clock(config=config, budget_s=request.budget_s)
+        trackers = build_trackers(request.track if main else (), out, config.to_dict(), state.images_seen)
+        log = Log(out / records.TRAINING, state.images_seen, listener=trackers.training, main=main)
+        validations = Log(out / records.VALIDATION, state.images_seen, listener=trackers.validation, main=main)
+        events = Log(out / records.EVENTS, state.images_seen, main=main)
+        meter = Meter(out / records.TIMING, device=engine.device, main=main)
+        if main:
+            recover(out / CHECKPOINTS)
+            snapshots.drop_newer(out / snapshots.FOLDER, state.images_seen)
+        for message in damaged:
+            tell(message)
+            events.write(images=state.images_seen, event="checkpoint skipped", reason=message)
+        keeper = Keeper(
+            run=out, engine=engine, clock=clock, source=self.source, validator=self._validator(),
+            validated_on="held-out" if self.source.held else "training", events=events,
+            validations=validations, trackers=trackers, provenance=self.provenance, started=self.started,
+            on_validation=request.on_validation,
+        )  # fmt: skip
+        try:
+            with signals(keeper.interrupt):
+                keeper.begin(state)
+                if clock.progress(state.images_seen) >= 1 and state.images_seen == 0:
+                    spent = clock.elapsed_s
+                    raise ConfigError(
+                        f"the budget was over before the first step: start-up took {spent:.0f} s. Give more."
+                    )
+                train(
+                    state, engine, self.source.batches(state.images_seen, engine.slices()), clock,
+                    log=log, meter=meter, after_step=keeper.after_step, on_fault=keeper.on_fault,
+                    perceptual=build_perceptual(config.loss, engine.device),
+                )  # fmt: skip
+        except StopRun:
+            keeper.save(state)
+            raise
+        finally:
+            for each in (meter, log, validations, events):
+                each.close()
+            trackers.close(finished=clock.progress(state.images_seen) >= 1)
+        if keeper.stop and clock.progress(state.images_seen) < 1:
+            raise KeyboardInterrupt
 
-    def first(self, state: TrainState) -> None:
-        """The preview of a new run: what goes in, before anything is learned; and what the last one will cost."""
-        begun = time.monotonic()
-        if state.images_seen == 0:
-            self.preview(state)
-        self.clock.reserve_s = max(self.clock.reserve_s, 2 * (time.monotonic() - begun))
+    def finish(self) -> Path:
+        """Write the averaged weights, of the length that validates best, with what they came from in their header."""
+        config, state, out = self.request.config, self.state, self.request.out
+        provenance = {**self.provenance, "images_seen": state.images_seen, "ema_length": config.ema.lengths[0]}
+        tensors = finetune.merged(state.net, state.ema.tensors)
+        validator = self._validator()
+        if validator is not None and config.ema.snapshot_every:
+            rest = state.ema.tensors
 
-    def after_step(self, state: TrainState) -> bool:
-        """Save and preview when it is time; True when a signal asked to stop."""
-        config = self.request.config
-        begun = time.monotonic()
-        if _crossed(state.images_seen, config.batch_size, config.checkpoint_every):
-            self.save(state)
-        if _crossed(state.images_seen, config.batch_size, config.preview_every):
-            self.preview(state)
-        self.clock.reserve_s = max(self.clock.reserve_s, 2 * (time.monotonic() - begun))
-        return self.stop_signal is not None
+            def plain(averaged: dict[str, Tensor]) -> dict[str, Tensor]:
+                moved = {name: tensor.to(self.engine.device) for name, tensor in averaged.items()}
+                return finetune.merged(state.net, {**rest, **moved})
 
-    def save(self, state: TrainState, *, finished: bool = False) -> None:
-        """Write a checkpoint and delete the ones before the last two."""
-        state.save(self.request.out / "checkpoints", {"drape": drape.__version__, "finished": finished})
+            best = best_length(
+                out / snapshots.FOLDER, lambda averaged: validator.run(view(config, plain(averaged)))["score"]
+            )
+            scores = {f"{length:g}": score for length, score in best.scores.items()}
+            provenance |= {"ema_length": best.length, "ema_scores": scores}
+            tensors = plain(best.tensors)
+        if config.finetune.train == "lora":
+            finetune.save_adapter(out / finetune.ADAPTER_FILE, state.net, provenance, state.ema.tensors)
+        return save_weights(out / WEIGHTS_FILE, tensors, config, provenance)
 
-    def preview(self, state: TrainState) -> None:
-        """Write the grid of the averaged net; the net being trained is not touched."""
-        config = self.request.config
-        averaged = TrainState.fresh(config, self.device).net
-        averaged.load_state_dict(state.ema.tensors)
-        people, batch = self.source.preview(PREVIEW_PEOPLE)
-        batch = batch.to(self.device)
-        sampled = sample_batch(
-            averaged, config, batch, range(PREVIEW_SEED, PREVIEW_SEED + len(batch)), SamplingConfig()
-        )
-        write_grid(self.request.out / "previews" / f"{state.images_seen:012d}.png", people, batch, sampled)
+    def _validator(self) -> Validator | None:
+        config, source = self.request.config, self.source
+        if not config.validation.every or not self.engine.is_main:
+            return None
+        indices = source.validation_indices() or list(range(len(source.readers[-1])))
+        return Validator.build(config, source.readers[-1], indices, self.engine.device)
 
 
-def _finish(request: Launch, state: TrainState, reader: Reader, device: torch.device) -> Path:
-    """Write the averaged weights, with what they came from in their header."""
-    sample = reader[0]
-    provenance = {
-        "preset": request.config.name,
-        "data": sample.source,
-        "data_licence": sample.licence,
-        "images_seen": state.images_seen,
-        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
+def provenance(request: Launch, engine: Engine, origin: dict[str, Any]) -> dict[str, Any]:
+    """What the weights of a run come from."""
+    config = request.config
+    return {
+        "preset": config.name,
+        "data": origin["data"]["source"],
+        "data_licence": " and ".join(licences(origin)),
+        "init": origin["init"],
+        "device": hardware(engine.device),
+        "processes": engine.world,
         "torch": torch.__version__,
         "drape": drape.__version__,
     }
-    return save_weights(request.out / WEIGHTS_FILE, state.ema.tensors, request.config, provenance)
+
+
+def _start(request: Launch, init: Weights | None) -> ParallelUNet:
+    net = fresh_net(request.config)
+    if init is None:
+        return net
+    finetune.check_base(request.config, init.config)
+    if request.partial:
+        for line in finetune.load_partial(net, init.tensors, str(request.init)).lines():
+            tell(line)
+    else:
+        load_into(net, init.tensors, str(request.init))
+    return net
+
+
+def _elapsed(out: Path) -> float:
+    """Seconds of a run on a budget when it was last seen alive; a checkpoint may be older."""
+    try:
+        return float((out / ELAPSED_FILE).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return 0.0
 
 
 def _claim(out: Path, config: RunConfig) -> None:
@@ -183,10 +246,7 @@ def _claim(out: Path, config: RunConfig) -> None:
         return
     if out.is_dir() and any(path.name != f".{CONFIG_FILE}.part" for path in out.iterdir()):
         raise ConfigError(f"{out} is not empty and holds no drape run. Choose another --out.")
-    out.mkdir(parents=True, exist_ok=True)
-    part = out / f".{CONFIG_FILE}.part"
-    part.write_text(json.dumps(config.to_dict(), indent=1), encoding="utf-8")
-    part.replace(path)
+    write_atomic(path, lambda part: part.write_text(json.dumps(config.to_dict(), indent=1), encoding="utf-8"))
 
 
 def _differences(a: dict[str, Any], b: dict[str, Any], prefix: str = "") -> list[str]:
@@ -198,7 +258,3 @@ def _differences(a: dict[str, Any], b: dict[str, Any], prefix: str = "") -> list
         elif left != right:
             keys.append(prefix + key)
     return sorted(keys)
-
-
-def _crossed(images_seen: int, batch_size: int, every: int) -> bool:
-    return images_seen // every != (images_seen - batch_size) // every

@@ -5,18 +5,24 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from drape.config import RunConfig
-from drape.data.sample import TryOnBatch
 from drape.errors import TrainingError
-from drape.training.loss import Losses, diffusion_loss
+from drape.training.engine import Engine
+from drape.training.in_backward import InBackward
+from drape.training.loss import diffusion_loss
 from drape.training.optim import learning_rate
-from drape.training.randomness import Draws, draw
+from drape.training.perceptual import Perceptual
+from drape.training.randomness import times
+from drape.training.records import Record
+from drape.training.shards import full
+from drape.training.sources import Micro
 from drape.training.state import TrainState
 from drape.training.telemetry import Log, Meter
 
 NUM_BUCKETS = 4  # loss is logged per quarter of t, low noise first: its mean hides what the high noise learns
+LEAST_SCALE = 1.0  # of the loss in fp16; a gradient that overflows even so is not a matter of the scale
 
 
 @dataclass(kw_only=True)
@@ -24,82 +30,145 @@ class Clock:
     """Where a run stands between 0 and 1: by images, or by wall-clock time where there is a budget.
 
     budget_s    total seconds over all restarts; None counts images
-    reserve_s   what is kept back for the last checkpoint and preview; it grows to the slowest seen
+    elapsed_s   seconds so far, over all restarts, by the clock of the main process; told after every step
+    reserve_s   what is kept back for the records at the end; it is measured before the first step
     """
 
     config: RunConfig
     budget_s: float | None
-    started: float
-    elapsed_before_s: float
+    elapsed_s: float = 0.0
     reserve_s: float = 2.0
-
-    def elapsed_s(self) -> float:
-        """Wall-clock seconds of the run over all restarts."""
-        return self.elapsed_before_s + time.monotonic() - self.started
 
     def progress(self, images_seen: int) -> float:
         """The share of the run that lies behind, 1 when it is over."""
         if self.budget_s is None:
             return min(1.0, images_seen / self.config.images)
-        return min(1.0, self.elapsed_s() / max(self.budget_s - self.reserve_s, 1e-3))
+        return min(1.0, self.elapsed_s / max(self.budget_s - self.reserve_s, 1e-3))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Step:
+    """What one update was made from: (columns, batch) of per-image losses of all processes, and the gradient's norm."""
+
+    weighted: Tensor
+    raw: Tensor
+    grad_norm: float
+    lr: float
+    skipped: bool = False
 
 
 def train(
     state: TrainState,
-    config: RunConfig,
-    batches: Iterator[TryOnBatch],
+    engine: Engine,
+    batches: Iterator[Micro],
     clock: Clock,
     *,
     log: Log,
     meter: Meter,
-    on_step: Callable[[TrainState], bool],
-    device: torch.device,
+    after_step: Callable[[TrainState, Record], bool],
+    on_fault: Callable[[TrainState, list[Micro], str, float], None],
+    perceptual: Perceptual | None = None,
 ) -> None:
-    """Train until the clock says 1 or `on_step` says stop.
+    """Train until the clock says 1 or `after_step` says stop.
 
-    batches   yields the batch of images `state.images_seen` onwards, flips applied
-    on_step   called after every update; saves, previews; returns True to stop early
-    Raises TrainingError before the update if the loss or a gradient is not finite.
+    batches      yields this process's micro-batches of images `state.images_seen` onwards, flips applied
+    after_step   called after every update; saves, previews, validates; returns True to stop early
+    on_fault     called with the micro-batches, what was found and the learning rate before a TrainingError
     """
-    net = torch.compile(state.net) if config.compile else state.net
+    updater = Updater(state, engine, perceptual)
+    config = engine.config
     while (progress := clock.progress(state.images_seen)) < 1:
         waiting = time.monotonic()
-        batch = next(batches).to(device)
-        draws = draw(config, state.images_seen, config.batch_size)
+        micros = [next(batches) for _ in engine.slices()]
         data_s = time.monotonic() - waiting
         lr = learning_rate(config.optim, state.images_seen, progress)
-        for group in state.optimizer.param_groups:
-            group["lr"] = lr
-        state.optimizer.zero_grad(set_to_none=True)
-        losses = diffusion_loss(net, config, batch, draws)
-        loss = losses.weighted.mean()
-        loss.backward()
-        grad_norm = nn.utils.clip_grad_norm_(state.net.parameters(), config.optim.grad_clip or torch.inf)
-        _check_finite(loss, grad_norm, batch, state.images_seen)
-        state.optimizer.step()
+        try:
+            step = updater.update(micros, lr)
+        except TrainingError as error:
+            on_fault(state, micros, str(error), lr)
+            raise
         state.images_seen += config.batch_size
         state.ema.update(state.net, state.images_seen, config.batch_size)
-        state.elapsed_s = clock.elapsed_s()
-        log.write(**_record(state.images_seen, loss, grad_norm, lr, losses, draws))
+        record = record_of(step, config, state.images_seen)
+        log.write(**record)
+        stop = after_step(state, record)
         meter.step(
-            images=config.batch_size, images_seen=state.images_seen, loss=loss.item(), data_s=data_s,
+            images=config.batch_size, images_seen=state.images_seen, loss=record["loss"], data_s=data_s,
             progress=clock.progress(state.images_seen),
         )  # fmt: skip
-        if on_step(state):
+        if stop:
             return
 
 
-def _check_finite(loss: torch.Tensor, grad_norm: torch.Tensor, batch: TryOnBatch, images_seen: int) -> None:
-    if not torch.isfinite(loss) or not torch.isfinite(grad_norm):
-        raise TrainingError(
-            f"after {images_seen} images the loss is {loss.item()} and the gradient norm {grad_norm.item()}; "
-            f"the weights were not changed. The batch held {', '.join(batch.person_id[:8])}. "
-            "Lower optim.lr, or look at these images."
+class Updater:
+    """One update of the weights from the micro-batches of one batch."""
+
+    def __init__(self, state: TrainState, engine: Engine, perceptual: Perceptual | None = None) -> None:
+        self.state, self.engine, self.perceptual = state, engine, perceptual
+        self.net = engine.wrap(state.net)
+        self.in_backward = InBackward(state.net, state.optimizer) if engine.config.optim.in_backward else None
+
+    def update(self, micros: list[Micro], lr: float) -> Step:
+        """Raises TrainingError before the update if the loss or a gradient is not finite; the weights stay."""
+        state, config = self.state, self.engine.config
+        for group in state.optimizer.param_groups:
+            group["lr"] = lr
+        state.optimizer.zero_grad(set_to_none=True)
+        losses = torch.cat([self._backward(micro, last=micro is micros[-1]) for micro in micros], dim=1)
+        if self.in_backward is not None:
+            grad_norm, skipped = self.in_backward.finish(), False
+        else:
+            state.scaler.unscale_(state.optimizer)
+            grad_norm = nn.utils.clip_grad_norm_(state.net.parameters(), config.optim.grad_clip or torch.inf)
+            skipped = self._apply(full(grad_norm), micros)
+        weighted, raw = self.engine.gather(losses).transpose(0, 1).flatten(1).cpu()
+        return Step(weighted=weighted, raw=raw, grad_norm=full(grad_norm).item(), lr=lr, skipped=skipped)
+
+    def _backward(self, micro: Micro, *, last: bool) -> Tensor:
+        """Add this micro-batch's part of the gradient; returns its losses, (2, b): weighted and raw."""
+        engine, state = self.engine, self.state
+        batch = micro.batch.to(engine.device, non_blocking=True)
+        with engine.synchronised(last):
+            losses = diffusion_loss(
+                self.net, engine.config, batch, micro.draws, perceptual=self.perceptual, images_seen=state.images_seen
+            )
+            found = torch.stack([losses.weighted.detach(), losses.raw.detach()])
+            if not torch.isfinite(found).all():
+                raise TrainingError(self._not_finite("the loss is not finite", [micro], found[0]))
+            share = engine.world / engine.config.batch_size  # gradients are averaged over the processes
+            state.scaler.scale(losses.weighted.sum() * share).backward()
+        return found
+
+    def _apply(self, grad_norm: Tensor, micros: list[Micro]) -> bool:
+        """The optimiser's step; True if it was skipped because fp16 overflowed, which lowers the scale."""
+        state = self.state
+        finite = bool(torch.isfinite(grad_norm))
+        if not finite and (not state.scaler.is_enabled() or state.scaler.get_scale() <= LEAST_SCALE):
+            bad = [name for name, p in state.net.named_parameters() if p.grad is not None and not _finite(p.grad)]
+            where = f"; the first of {len(bad)} gradients that are not finite is that of {bad[0]}" if bad else ""
+            raise TrainingError(self._not_finite(f"the norm of the gradient is {grad_norm.item()}{where}", micros))
+        state.scaler.step(state.optimizer)
+        state.scaler.update()
+        return not finite
+
+    def _not_finite(self, what: str, micros: list[Micro], losses: Tensor | None = None) -> str:
+        people = [person for micro in micros for person in micro.batch.person_id]
+        if losses is not None:
+            people = [person for person, loss in zip(people, losses, strict=True) if not torch.isfinite(loss)]
+        more = f" and {len(people) - 8} more" if len(people) > 8 else ""
+        return (
+            f"after {self.state.images_seen} images {what}; the weights were not changed. "
+            f"Samples: {', '.join(people[:8])}{more}. Lower optim.lr, or look at these samples."
         )
 
 
-def _record(images: int, loss: torch.Tensor, grad_norm: torch.Tensor, lr: float, losses: Losses, draws: Draws) -> dict:
-    bucket = (draws.t * NUM_BUCKETS).long()
-    raw = losses.raw.detach().cpu()
-    parts = {f"loss_q{q}": raw[bucket == q].mean().item() for q in range(NUM_BUCKETS) if (bucket == q).any()}
-    return {"images": images, "loss": loss.item(), "grad_norm": grad_norm.item(), "lr": lr, **parts}
+def record_of(step: Step, config: RunConfig, images: int) -> Record:
+    """The line of log.jsonl for the step that ended at `images`."""
+    bucket = (times(config, images - len(step.raw), len(step.raw)) * NUM_BUCKETS).long()
+    parts = {f"loss_q{q}": step.raw[bucket == q].mean().item() for q in range(NUM_BUCKETS) if (bucket == q).any()}
+    record = {"images": images, "loss": step.weighted.mean().item(), "grad_norm": step.grad_norm, "lr": step.lr}
+    return record | parts | ({"skipped": 1} if step.skipped else {})
+
+
+def _finite(tensor: Tensor) -> bool:
+    return bool(torch.isfinite(full(tensor)).all())

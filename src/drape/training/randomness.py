@@ -47,16 +47,21 @@ def draw(config: RunConfig, first: int, count: int) -> Draws:
     shapes = _augmented_shapes(config)
     rows = [_draw_one(config, number, shapes) for number in range(first, first + count)]
     eps, uniform, aug_level, *aug_eps = (torch.stack(column) for column in zip(*rows, strict=True))
-    start = seed_of(config.seed, "t") / 2**63
-    t = torch.tensor([(start + number * GOLDEN) % 1.0 for number in range(first, first + count)])
     return Draws(
-        t=t.clamp(max=1 - 1e-6),
+        t=times(config, first, count),
         eps=eps,
         drop=uniform[:, 0] < config.condition_drop,
         flip=uniform[:, 1] < config.data.flip,
         aug_level=aug_level * config.noise_aug.train_max,
         aug_eps=tuple(aug_eps),
     )
+
+
+def times(config: RunConfig, first: int, count: int) -> Float[Tensor, " b"]:
+    """The noise levels alone, as t in [0, 1), of images `first` .. `first + count - 1`."""
+    start = seed_of(config.seed, "t") / 2**63
+    t = torch.tensor([(start + number * GOLDEN) % 1.0 for number in range(first, first + count)])
+    return t.clamp(max=1 - 1e-6)
 
 
 def _augmented_shapes(config: RunConfig) -> list[tuple[int, int, int]]:

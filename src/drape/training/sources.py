@@ -1,9 +1,9 @@
 """Where a run's batches come from: a data set decoded into memory, or read from disk where it is too large."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from rich.console import Console
@@ -13,15 +13,25 @@ from torch import Tensor
 from drape.conditioning import with_low_res
 from drape.config import RunConfig
 from drape.data.cache import Cached, bytes_per_sample, cache
+from drape.data.compact import to_batch
 from drape.data.dresscode import DressCode
-from drape.data.loader import Reader, collate, mirror, order, stream
+from drape.data.joined import Joined
+from drape.data.loader import Reader, collate, decoded, mirror, order
 from drape.data.reader import Setting
 from drape.data.sample import TryOnBatch
 from drape.data.viton_hd import VitonHD
 from drape.nets.conditions import check_pose, check_range
-from drape.training.randomness import draw
+from drape.training.held_out import held_out_people
+from drape.training.randomness import Draws, draw
 
-MEMORY_LIMIT = 8 * 2**30  # bytes of decoded samples kept in memory; larger sets are read from disk all the time
+MEMORY_LIMIT = 8 * 2**30  # bytes of decoded samples kept in memory by one process; larger sets are read all the time
+
+
+class Micro(NamedTuple):
+    """What one forward and backward pass takes: consecutive images of a run, and all their random inputs."""
+
+    draws: Draws
+    batch: TryOnBatch
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,48 +40,71 @@ class Source:
 
     readers   one per setting, "paired" and perhaps "counterfactual"; a run draws from all of them as one set
     cached    their samples in memory, or None
+    held      people that are never trained on
     """
 
     config: RunConfig
     readers: list[Reader]
-    cached: Cached | None
+    cached: list[Cached] | None
+    held: frozenset[str]
     workers: int
 
-    def __len__(self) -> int:
-        return sum(len(reader) for reader in self.readers)
+    def batches(self, images_seen: int, slices: Sequence[slice]) -> Iterator[Micro]:
+        """The micro-batches from image number `images_seen` on, without end, flips applied.
 
-    def batches(self, images_seen: int) -> Iterator[TryOnBatch]:
-        """The batches from image number `images_seen` on, without end, flips applied.
-
-        The first one is checked for ranges.  Raises DataError for a sample that cannot be read or is out of range.
+        slices   this process's parts of a whole batch, in the order they are wanted
+        The first is checked for ranges.  Raises DataError for a sample that cannot be read or is out of range.
         """
-        size, seed = self.config.batch_size, self.config.seed
-        unflipped = self._cached_batches(images_seen) if self.cached else stream(
-            self.readers[0], seed=seed, images_seen=images_seen, batch_size=size, workers=self.workers
-        )  # fmt: skip
-        for number, batch in enumerate(unflipped):
+        firsts = self._firsts(images_seen, slices)
+        for number, (first, batch) in enumerate(zip(firsts, self._unflipped(images_seen, slices), strict=False)):
             if number == 0:
                 check_batch(batch)
-            flip = draw(self.config, images_seen + number * size, size).flip
-            yield self._completed(mirror(batch, flip))
+            draws = draw(self.config, first, len(batch))
+            yield Micro(draws, self._completed(mirror(batch, draws.flip)))
+
+    def people(self, images_seen: int) -> list[str]:
+        """The person ids of the whole batch from image number `images_seen` on."""
+        ids = [pair for reader in self.readers for pair in reader.ids]
+        chosen = next(self._indices(images_seen, [slice(0, self.config.batch_size)]))
+        return [ids[index][0] for index in chosen]
+
+    def preview(self, count: int) -> tuple[Tensor, TryOnBatch]:
+        """(people, batch): a few people, held-out ones if there are any; in another cloth where its truth is known."""
+        reader = self.readers[-1]
+        chosen = (self.validation_indices() or list(range(len(reader))))[:count]
+        batch = self._completed(collate([reader[i] for i in chosen]))
+        people = [self.readers[0].by_id(person).person for person in batch.person_id]
+        return torch.stack([person for person in people if person is not None]), batch
+
+    def validation_indices(self) -> list[int]:
+        """Pairs of held-out people in the last reader, whose task is the one that counts."""
+        return [index for index, (person, _) in enumerate(self.readers[-1].ids) if person in self.held]
+
+    def _firsts(self, images_seen: int, slices: Sequence[slice]) -> Iterator[int]:
+        while True:
+            yield from (images_seen + part.start for part in slices)
+            images_seen += self.config.batch_size
+
+    def _unflipped(self, images_seen: int, slices: Sequence[slice]) -> Iterator[TryOnBatch]:
+        indices = self._indices(images_seen, slices)
+        if self.cached is not None:
+            joined = Joined(self.cached)
+            yield from (joined.batch(torch.tensor(chosen)) for chosen in indices)
+            return
+        reader = Joined(self.readers)
+        for arrays, words in decoded(reader, workers=self.workers, batches=indices):
+            yield to_batch({name: torch.from_numpy(array) for name, array in arrays.items()}, words, reader.fields)
+
+    def _indices(self, images_seen: int, slices: Sequence[slice]) -> Iterator[list[int]]:
+        ids = [pair for reader in self.readers for pair in reader.ids]
+        trained = torch.tensor([index for index, (person, _) in enumerate(ids) if person not in self.held])
+        for first in self._firsts(images_seen, slices):
+            size = slices[0].stop - slices[0].start
+            places = order(seed=self.config.seed, num_samples=len(trained), images_seen=first, batch_size=size)
+            yield trained[places].tolist()
 
     def _completed(self, batch: TryOnBatch) -> TryOnBatch:
         return with_low_res(batch, self.config.low_res_size) if self.config.net.low_res else batch
-
-    def _cached_batches(self, images_seen: int) -> Iterator[TryOnBatch]:
-        assert self.cached is not None
-        size = self.config.batch_size
-        while True:
-            indices = order(seed=self.config.seed, num_samples=len(self), images_seen=images_seen, batch_size=size)
-            yield self.cached.batch(indices)
-            images_seen += size
-
-    def preview(self, count: int) -> tuple[Tensor, TryOnBatch]:
-        """(people, batch): the first few people, in another cloth where its truth is known, else in their own."""
-        reader = self.readers[-1]
-        batch = self._completed(collate([reader[i] for i in range(min(count, len(reader)))]))
-        people = [self.readers[0][i].person for i in range(len(batch))]
-        return torch.stack([person for person in people if person is not None]), batch
 
 
 def open_readers(config: RunConfig, root: Path) -> list[Reader]:
@@ -81,16 +114,14 @@ def open_readers(config: RunConfig, root: Path) -> list[Reader]:
 
 def load_source(config: RunConfig, readers: list[Reader], *, workers: int, cache_folder: Path) -> Source:
     """Decode everything into memory, or leave a large set on disk.  Raises DataError for an unreadable sample."""
+    held = held_out_people((person for reader in readers for person, _ in reader.ids), config.validation)
+    if not config.validation.every:
+        held = frozenset()
     need = sum(bytes_per_sample(reader) * len(reader) for reader in readers)
-    if need > MEMORY_LIMIT and len(readers) == 1:
-        return Source(config=config, readers=readers, cached=None, workers=workers)
-    with Progress(console=Console(stderr=True)) as bar:
-        parts = []
-        for reader, setting in zip(readers, config.data.settings, strict=True):
-            task = bar.add_task(f"decode {setting}", total=len(reader))
-            parts.append(cache(reader, workers=workers, folder=cache_folder, progress=_advance(bar, task)))
-            bar.update(task, completed=len(reader))
-    return Source(config=config, readers=readers, cached=_merge(parts), workers=workers)
+    parts = None
+    if need <= MEMORY_LIMIT:
+        parts = _decoded(readers, config, workers, cache_folder)
+    return Source(config=config, readers=readers, cached=parts, held=held, workers=workers)
 
 
 def open_reader(config: RunConfig, root: Path, *, setting: Setting, split: str = "train") -> Reader:
@@ -119,16 +150,14 @@ def check_batch(batch: TryOnBatch) -> None:
         check_pose(batch.need(name), f"{name} of {batch.person_id[0]} and others")
 
 
-def _merge(parts: list[Cached]) -> Cached:
-    """Several cached sets as one; `original` (what agnostic is cut from) is the person where a set has no other."""
-    if len(parts) == 1:
-        return parts[0]
-    names = {name for part in parts for name in part.arrays}
-    arrays = {
-        name: torch.cat([part.arrays[name if name in part.arrays else "person"] for part in parts])
-        for name in sorted(names)
-    }
-    return Cached(arrays, [words for part in parts for words in part.words], parts[0].fields)
+def _decoded(readers: list[Reader], config: RunConfig, workers: int, folder: Path) -> list[Cached]:
+    with Progress(console=Console(stderr=True)) as bar:
+        parts = []
+        for reader, setting in zip(readers, config.data.settings, strict=True):
+            task = bar.add_task(f"decode {setting}", total=len(reader))
+            parts.append(cache(reader, workers=workers, folder=folder, progress=_advance(bar, task)))
+            bar.update(task, completed=len(reader))
+    return parts
 
 
 def _advance(bar: Progress, task: TaskID) -> Callable[[int, int], None]:
