@@ -1,26 +1,81 @@
-"""The optimiser and its learning-rate phases: warm-up, constant, linear decay to 0."""
+"""The optimiser and its learning rate over the run: warm-up, then constant, linear to 0, or a cosine to 0."""
+
+import math
+import warnings
+from importlib import import_module
+from typing import Any, assert_never
 
 import torch
 from torch import nn
 
+from drape.errors import ConfigError
 from drape.settings import OptimConfig
 
 
-def build_optimizer(net: nn.Module, config: OptimConfig) -> torch.optim.AdamW:
-    """AdamW over every trainable parameter (Adam where weight_decay is 0), fused into one kernel."""
+def build_optimizer(net: nn.Module, config: OptimConfig) -> torch.optim.Optimizer:
+    """The optimiser of every trainable parameter.  Its state is tensors in the parameters' type, fp32.
+
+    adamw      decoupled weight decay  [Loshchilov & Hutter 2019]
+    adam       without weight decay, as the paper trains; torch's own is an L2 penalty that Adam distorts, so refused
+    sgd        with momentum, and weight decay as an L2 penalty: one moment or none, the least memory
+    adamw8bit  moments in 8 bits, by bitsandbytes  [Dettmers et al. 2022]; warns, as it has harmed diffusion training
+
+    Fused is one kernel for the whole step; without it, torch's foreach does a few operations on all tensors at once,
+    for another copy of the weights in memory.  Raises ConfigError for a missing package or a setting of no effect.
+    """
     parameters = [p for p in net.parameters() if p.requires_grad]
-    return torch.optim.AdamW(
-        parameters, lr=config.lr, betas=config.betas, eps=config.eps, weight_decay=config.weight_decay, fused=True
-    )
+    adam: dict[str, Any] = {"lr": config.lr, "betas": config.betas, "eps": config.eps}
+    decay: dict[str, Any] = {"weight_decay": config.weight_decay}
+    speed: dict[str, Any] = {"fused": config.fused, "foreach": not config.fused}
+    match config.kind:
+        case "adamw":
+            return torch.optim.AdamW(parameters, **adam, **decay, **speed)
+        case "adam":
+            if config.weight_decay > 0:
+                raise ConfigError(
+                    f"optim.weight_decay is {config.weight_decay:g}, but adam has none. "
+                    "Set optim.kind=adamw, or optim.weight_decay=0."
+                )
+            return torch.optim.Adam(parameters, **adam, **speed)
+        case "sgd":
+            return torch.optim.SGD(parameters, lr=config.lr, momentum=config.momentum, **decay, **speed)
+        case "adamw8bit":
+            return _adamw8bit(parameters, adam | decay)
+    assert_never(config.kind)
 
 
 def learning_rate(config: OptimConfig, images_seen: int, progress: float) -> float:
     """The rate for the step that starts at `images_seen`, when `progress` in [0, 1] of the run lies behind.
 
-    Warm-up is counted in images; decay in progress, so that it ends with the run whether that is measured in
+    wsd        warm-up, stable, decay: constant, then linear to 0 over the last `decay` of the run  [Hu et al. 2024]
+    cosine     half a cosine from the start of the run to 0 at its end  [Loshchilov & Hutter 2017]
+    constant   what it says
+
+    Warm-up is counted in images; the rest in progress, so that it ends with the run whether that is measured in
     images or in wall-clock time.
     """
     warm = min(1.0, (images_seen + 1) / config.warmup_images) if config.warmup_images else 1.0
-    left = max(0.0, 1.0 - progress)
-    cool = min(1.0, left / config.decay) if config.decay else 1.0
-    return config.lr * warm * cool
+    left = min(1.0, max(0.0, 1.0 - progress))
+    match config.schedule:
+        case "wsd":
+            share = min(1.0, left / config.decay) if config.decay else 1.0
+        case "cosine":
+            share = (1 - math.cos(math.pi * left)) / 2
+        case "constant":
+            share = 1.0
+        case _:
+            assert_never(config.schedule)
+    return config.lr * warm * share
+
+
+def _adamw8bit(parameters: list[nn.Parameter], settings: dict[str, Any]) -> torch.optim.Optimizer:
+    try:
+        package = import_module("bitsandbytes")
+    except ImportError as error:
+        raise ConfigError(f"optim.kind=adamw8bit: {error}. Install bitsandbytes, or set optim.kind=adamw.") from error
+    warnings.warn(
+        "optim.kind=adamw8bit is known to harm diffusion training (IDM-VTON-train, issue 9). Use adamw if it fits.",
+        stacklevel=3,
+    )
+    optimizer: torch.optim.Optimizer = package.optim.AdamW8bit(parameters, **settings)
+    return optimizer

@@ -1,0 +1,121 @@
+"""Optimisers and learning rates: what each does, and what is said when one cannot be had."""
+
+import sys
+import types
+
+import pytest
+import torch
+from torch import nn
+
+from drape.errors import ConfigError
+from drape.settings import OptimConfig
+from drape.training.optim import build_optimizer, learning_rate
+
+KINDS = ("adamw", "adam", "sgd")
+
+
+def trained(config: OptimConfig, steps: int = 20) -> nn.Linear:
+    """A linear layer after some steps towards the identity."""
+    torch.manual_seed(0)
+    net = nn.Linear(4, 4)
+    optimizer = build_optimizer(net, config)
+    generator = torch.Generator().manual_seed(1)
+    for _ in range(steps):
+        x = torch.randn(16, 4, generator=generator)
+        optimizer.zero_grad()
+        (net(x) - x).square().mean().backward()
+        optimizer.step()
+    return net
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("fused", [True, False])
+def test_each_optimiser_keeps_nothing_but_tensors_one_set_per_weight(kind: str, fused: bool) -> None:
+    net = nn.Linear(4, 4)
+    net.bias.requires_grad_(False)
+    optimizer = build_optimizer(net, OptimConfig(kind=kind, fused=fused))
+    net(torch.ones(1, 4)).sum().backward()
+    optimizer.step()
+    assert list(optimizer.state) == [net.weight]
+    assert all(isinstance(value, torch.Tensor) for value in optimizer.state[net.weight].values())
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_fused_and_foreach_take_the_same_steps(kind: str) -> None:
+    fused, foreach = (trained(OptimConfig(kind=kind, lr=0.05, fused=fused)) for fused in (True, False))
+    torch.testing.assert_close(fused.weight, foreach.weight)
+    assert (fused.weight - trained(OptimConfig(lr=0.05), steps=0).weight).abs().max() > 0.01
+
+
+def test_adam_is_adamw_without_weight_decay() -> None:
+    adam, adamw = (trained(OptimConfig(kind=kind, lr=0.05)) for kind in ("adam", "adamw"))
+    torch.testing.assert_close(adam.weight, adamw.weight)
+
+
+def test_decoupled_weight_decay_shrinks_a_weight_that_has_no_gradient() -> None:
+    net = nn.Linear(4, 4)
+    before = net.weight.detach().clone()
+    net(torch.zeros(1, 4)).sum().backward()
+    build_optimizer(net, OptimConfig(lr=0.1, weight_decay=0.5)).step()
+    torch.testing.assert_close(net.weight, before * (1 - 0.1 * 0.5))
+
+
+def test_weight_decay_with_adam_is_refused_not_distorted() -> None:
+    with pytest.raises(ConfigError, match=r"optim\.kind=adamw"):
+        build_optimizer(nn.Linear(1, 1), OptimConfig(kind="adam", weight_decay=0.01))
+
+
+def test_sgd_without_momentum_keeps_no_state() -> None:
+    net = nn.Linear(4, 4)
+    optimizer = build_optimizer(net, OptimConfig(kind="sgd", momentum=0.0))
+    net(torch.ones(1, 4)).sum().backward()
+    optimizer.step()
+    assert not any(optimizer.state.get(p) for p in net.parameters())
+
+
+def test_8_bit_adam_without_its_package_names_the_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "bitsandbytes", None)
+    with pytest.raises(ConfigError, match=r"Install bitsandbytes, or set optim\.kind=adamw") as caught:
+        build_optimizer(nn.Linear(1, 1), OptimConfig(kind="adamw8bit"))
+    assert "\n" not in str(caught.value)
+
+
+def test_8_bit_adam_warns_in_one_line_and_gets_the_same_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    package = types.ModuleType("bitsandbytes")
+    package.optim = types.SimpleNamespace(AdamW8bit=torch.optim.AdamW)
+    monkeypatch.setitem(sys.modules, "bitsandbytes", package)
+    with pytest.warns(UserWarning, match="harm diffusion training") as warned:
+        optimizer = build_optimizer(nn.Linear(1, 1), OptimConfig(kind="adamw8bit", lr=0.02, betas=(0.8, 0.9), eps=1e-6))
+    assert len(warned) == 1
+    assert "\n" not in str(warned[0].message)
+    assert {name: optimizer.defaults[name] for name in ("lr", "betas", "eps", "weight_decay")} == {
+        "lr": 0.02, "betas": (0.8, 0.9), "eps": 1e-6, "weight_decay": 0.0,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("schedule", ["wsd", "cosine", "constant"])
+def test_every_schedule_warms_up_by_images_and_depends_on_progress_alone_after(schedule: str) -> None:
+    config = OptimConfig(lr=1.0, warmup_images=100, schedule=schedule)
+    assert learning_rate(config, 0, 0.0) == pytest.approx(0.01)
+    assert learning_rate(config, 49, 0.0) == pytest.approx(0.5)
+    assert learning_rate(config, 99, 0.3) == learning_rate(config, 10**9, 0.3) > 0
+    assert learning_rate(OptimConfig(lr=2.0, warmup_images=0, schedule=schedule), 0, 0.0) == pytest.approx(2.0)
+
+
+def test_the_cosine_halves_in_the_middle_and_ends_at_zero() -> None:
+    config = OptimConfig(lr=1.0, warmup_images=0, schedule="cosine")
+    rates = [learning_rate(config, 0, progress / 100) for progress in range(101)]
+    assert rates[0] == 1
+    assert rates[25] == pytest.approx(0.5 + 0.5**1.5)
+    assert rates[50] == pytest.approx(0.5)
+    assert rates[100] == 0
+    assert rates == sorted(rates, reverse=True)
+
+
+def test_the_constant_rate_never_decays() -> None:
+    assert learning_rate(OptimConfig(lr=1.0, warmup_images=0, schedule="constant", decay=0.5), 10, 1.0) == 1.0
+
+
+@pytest.mark.parametrize("schedule", ["wsd", "cosine"])
+def test_a_run_past_its_budget_stays_at_zero(schedule: str) -> None:
+    assert learning_rate(OptimConfig(warmup_images=0, schedule=schedule), 10, 1.2) == 0
