@@ -17,18 +17,21 @@ LOCK = ROOT / "requirements.lock"
 CUDA_LOCK = ROOT / "requirements-cuda.lock"
 CUDA_NAME = re.compile(r"(nvidia|cuda|triton)\b")
 
+EXTRAS = ("dev", "track", "sweep")
+
 HEADER = """\
 # Made by `make lock` from pyproject.toml; do not edit.  Install with: pip install --require-hashes --no-deps -r {name}
 """
 
 
 def resolve(*options: str) -> str:
-    """The universal, hashed resolution of pyproject.toml with all its extras, in requirements format."""
+    """The universal, hashed resolution of pyproject.toml with the extras that tests need, in requirements format."""
     with tempfile.TemporaryDirectory() as folder:
         output = Path(folder) / "all.txt"
         output.write_text("".join(path.read_text() for path in (LOCK, CUDA_LOCK) if path.exists()))
         command = [sys.executable, "-m", "uv", "pip", "compile", "pyproject.toml", "--quiet", "--universal"]
-        command += ["--python-version", "3.11", "--all-extras", "--generate-hashes", "--no-header", "--no-annotate"]
+        command += ["--python-version", "3.11", "--generate-hashes", "--no-header", "--no-annotate"]
+        command += [word for extra in EXTRAS for word in ("--extra", extra)]
         subprocess.run([*command, *options, "--output-file", str(output)], cwd=ROOT, check=True)
         return output.read_text()
 
