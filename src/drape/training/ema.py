@@ -10,11 +10,12 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.distributed.tensor import DTensor, distribute_tensor
+from torch.distributed.tensor import DTensor
 
 from drape.errors import CheckpointError, ConfigError
 from drape.settings import EmaConfig
 from drape.training import snapshots
+from drape.training.shards import fill, full
 
 LONGEST = 12**-0.5
 """Relative length of the plain mean over the whole run, the longest of the family."""
@@ -93,7 +94,7 @@ class Ema:
             return
         if last or grid.keeps(images_seen, at=images_seen):
             for length, averages in self.all.items():
-                whole = {name: _gathered(tensor) for name, tensor in averages.items() if name not in self._frozen}
+                whole = {name: full(tensor) for name, tensor in averages.items() if name not in self._frozen}
                 if write:
                     snapshots.write(folder, length, images_seen, whole)
         if write:
@@ -108,7 +109,6 @@ class Ema:
             if name not in self._frozen
         }
 
-    @torch.no_grad()
     def load(self, tensors: Mapping[str, Tensor], origin: str) -> None:
         """The inverse of `checkpoint_tensors`.  Raises CheckpointError, naming the first tensor that does not fit."""
         own = self.checkpoint_tensors()
@@ -121,7 +121,7 @@ class Ema:
                     "Repeat the run's own settings (ema.lengths, finetune), or delete this checkpoint."
                 )
         for name, tensor in own.items():
-            tensor.copy_(_sharded_like(tensor, tensors[name]))
+            fill(tensor, tensors[name])
 
     def _copy(self, tensor: Tensor) -> Tensor:
         dtype = torch.float32 if tensor.is_floating_point() else tensor.dtype
@@ -131,15 +131,3 @@ class Ema:
 
     def _here(self, tensor: Tensor) -> Tensor:
         return tensor.to("cpu", torch.float32) if self.config.device == "cpu" else tensor.float()
-
-
-def _gathered(tensor: Tensor) -> Tensor:
-    """The whole of a tensor of which each process may hold a shard."""
-    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
-
-
-def _sharded_like(own: Tensor, whole: Tensor) -> Tensor:
-    """This process's shard of `whole`, if `own` is sharded and `whole` is not."""
-    if not isinstance(own, DTensor) or isinstance(whole, DTensor):
-        return whole
-    return distribute_tensor(whole.to(own.device), own.device_mesh, own.placements, src_data_rank=None)
