@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from drape.nets.config import FilmAt, Norm, Resample, Shortcut
+from drape.nets.convolution import Conv1x1, Conv3x3
 
 Features = Float[Tensor, "b c h w"]
 Embedding = Float[Tensor, "b d"]
@@ -61,9 +62,9 @@ class ResBlock(nn.Module):
         self.film_at_input = film_at == "input"
         self.film = FiLM(embedding_dim, in_channels if self.film_at_input else channels)
         self.norm1 = norm2d(norm, in_channels)
-        self.conv1 = nn.Conv2d(in_channels, channels, 3, padding=1)
+        self.conv1 = Conv3x3(in_channels, channels)
         self.norm2 = norm2d(norm, channels)
-        self.conv2 = zero_init(nn.Conv2d(channels, channels, 3, padding=1))
+        self.conv2 = zero_init(Conv3x3(channels, channels))
         keeps = shortcut == "identity" and in_channels == channels
         self.shortcut = nn.Identity() if keeps else mean_conv(in_channels, channels)
 
@@ -92,8 +93,7 @@ class Upsample(nn.Module):
     def __init__(self, in_channels: int, channels: int, kind: Resample):
         super().__init__()
         self.light = kind == "light"
-        kernel = 1 if self.light else 3
-        self.conv = nn.Conv2d(in_channels, channels, kernel, padding=kernel // 2)
+        self.conv = (Conv1x1 if self.light else Conv3x3)(in_channels, channels)
 
     def forward(self, x: Features) -> Float[Tensor, "b c2 h2 w2"]:
         if self.light:
@@ -137,9 +137,9 @@ def zero_init(module: Module) -> Module:
     return module
 
 
-def mean_conv(in_channels: int, channels: int) -> nn.Conv2d:
+def mean_conv(in_channels: int, channels: int) -> Conv1x1:
     """1x1 convolution that starts as the sum of the input's parts over sqrt(their number): it keeps the variance."""
-    conv = nn.Conv2d(in_channels, channels, 1)
+    conv = Conv1x1(in_channels, channels)
     parts = math.ceil(in_channels / channels)
     with torch.no_grad():
         eye = torch.eye(channels, device=conv.weight.device).repeat(1, parts)[:, :in_channels]
