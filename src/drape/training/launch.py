@@ -56,6 +56,7 @@ class Launch:
     init            weights to start from instead of noise; their net must fit, unless `partial`
     partial         load what fits of them, and name the rest
     workers         processes that decode the data set once, at the start
+    cache           folder of the decoded data, for several runs on the same; the run's own unless given
     track           names of trackers besides the JSON lines: tensorboard, wandb
     started         time.monotonic() at which the budget began; the call of `launch` unless given
     on_validation   may raise StopRun
@@ -69,6 +70,7 @@ class Launch:
     partial: bool = False
     device: str = "auto"
     workers: int = 2
+    cache: Path | None = None
     track: tuple[str, ...] = ()
     started: float | None = None
     on_validation: OnValidation | None = None
@@ -89,7 +91,7 @@ def launch(request: Launch) -> Path:
         init = None if request.init is None else load_weights(request.init)
         with engine.main_first():
             _claim(out, config)
-            source = load_source(config, readers, workers=request.workers, cache_folder=out / "cache")
+            source = load_source(config, readers, workers=request.workers, cache_folder=request.cache or out / "cache")
             origin = check_origin(out, origin_of(readers, init, source.held), init_given=init is not None)
         damaged: list[str] = []
         found = newest_checkpoint(out / CHECKPOINTS, on_damaged=damaged.append)
