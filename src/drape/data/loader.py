@@ -43,6 +43,7 @@ class Reader(Protocol):
     def compact(self, index: int) -> Compact: ...
 
 
+@runtime_checkable
 class Compactable(Protocol):
     """What can be decoded: a reader, or several joined."""
 
