@@ -31,6 +31,7 @@ from drape.storage import bytes_of, disk_error, fsync, read_safetensors
 FAULTS = "faults"
 FAULT_FILE = "fault.json"
 BATCH_FILE = "batch.safetensors"
+INPUTS = ("person", "cloth", "agnostic", "agnostic_mask", "pose", "cloth_pose", "low_res")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,9 +120,36 @@ def read_fault(folder: Path) -> Recorded:
 
 
 def not_finite(tensors: Mapping[str, Tensor]) -> dict[str, int]:
-    """How many values of each tensor are NaN or infinite; those that have some, in their order."""
-    counts = {name: int((~torch.isfinite(t)).sum()) for name, t in tensors.items() if t.is_floating_point()}
+    """How many values of each tensor are NaN or infinite; those that have some, in their order.
+
+    Of a tensor that is split over processes, this one's part.
+    """
+    local = {name: t.to_local() if isinstance(t, DTensor) else t for name, t in tensors.items()}
+    counts = {name: int((~torch.isfinite(t)).sum()) for name, t in local.items() if t.is_floating_point()}
     return {name: count for name, count in counts.items() if count}
+
+
+def bad_input(batch: TryOnBatch) -> str | None:
+    """The first input with values that are no numbers, and its sample, in words; None if there is none."""
+    for name in INPUTS:
+        values = getattr(batch, name)
+        if values is None:
+            continue
+        for person, sample in zip(batch.person_id, values, strict=True):
+            count = int((~torch.isfinite(sample)).sum())
+            if count:
+                return f"{name} of {person} holds {count} values that are no numbers"
+    return None
+
+
+def bad_weight(tensors: Mapping[str, Tensor]) -> str | None:
+    """The first weight with values that are no numbers, in words; None if there is none."""
+    bad = not_finite(tensors)
+    if not bad:
+        return None
+    name, count = next(iter(bad.items()))
+    more = f", and {len(bad) - 1} more tensors do" if len(bad) > 1 else ""
+    return f"{name} holds {count} values that are no numbers{more}"
 
 
 def _stacked(batches: Sequence[TryOnBatch], name: str) -> Tensor:

@@ -16,7 +16,7 @@ from torch import Tensor
 import drape
 from drape.checkpoint import save_weights
 from drape.config import RunConfig
-from drape.errors import DrapeError
+from drape.errors import CheckpointError, DrapeError
 from drape.nets.parallel_unet import ParallelUNet
 from drape.sampling import SamplingConfig, sample_batch
 from drape.training import finetune
@@ -107,8 +107,8 @@ class Keeper:
         """A checkpoint out of turn."""
         self._save(state)
 
-    def on_fault(self, state: TrainState, micros: list[Micro], found: str, lr: float) -> None:
-        """Write down a step whose loss or gradient is not finite, so that `drape doctor --replay` can look at it."""
+    def on_fault(self, state: TrainState, micros: list[Micro], found: str, lr: float) -> str:
+        """Write down a step whose loss or gradient is not finite; how to look at it, in words."""
         images = state.images_seen
         fault = Fault(
             images_seen=images,
@@ -118,10 +118,12 @@ class Keeper:
             scale=state.scaler.get_scale() if state.scaler.is_enabled() else 1.0,
             lr=lr,
         )
-        folder = record_fault(self.run, fault, self.config, [micro.batch for micro in micros], state.net)
-        self.events.write(
-            images=images, event="not finite", reason=found, replay=folder.relative_to(self.run).as_posix()
-        )
+        self.events.write(images=images, event="not finite", reason=found)
+        try:
+            folder = record_fault(self.run, fault, self.config, [micro.batch for micro in micros], state.net)
+        except CheckpointError as error:
+            return f"Lower optim.lr, or look at these samples; the step could not be kept: {error}"
+        return f"'drape doctor --replay {folder}' finds the cause."
 
     def _due(self, every: int, images: int) -> bool:
         return images // every != (images - self.config.batch_size) // every

@@ -1,5 +1,6 @@
 """The training loop."""
 
+import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ from torch import Tensor, nn
 from drape.config import RunConfig
 from drape.errors import TrainingError
 from drape.training.engine import Engine
+from drape.training.faults import bad_input, bad_weight
 from drape.training.in_backward import InBackward
 from drape.training.loss import diffusion_loss
 from drape.training.optim import learning_rate
@@ -66,14 +68,14 @@ def train(
     log: Log,
     meter: Meter,
     after_step: Callable[[TrainState, Record], bool],
-    on_fault: Callable[[TrainState, list[Micro], str, float], None],
+    on_fault: Callable[[TrainState, list[Micro], str, float], str],
     perceptual: Perceptual | None = None,
 ) -> None:
     """Train until the clock says 1 or `after_step` says stop.
 
     batches      yields this process's micro-batches of images `state.images_seen` onwards, flips applied
     after_step   called after every update; saves, previews, validates; returns True to stop early
-    on_fault     called with the micro-batches, what was found and the learning rate before a TrainingError
+    on_fault     called with the micro-batches, what was found and the learning rate; its words end the TrainingError
     """
     updater = Updater(state, engine, perceptual)
     config = engine.config
@@ -85,8 +87,7 @@ def train(
         try:
             step = updater.update(micros, lr)
         except TrainingError as error:
-            on_fault(state, micros, str(error), lr)
-            raise
+            raise TrainingError(f"{error} {on_fault(state, micros, str(error), lr)}") from error
         state.images_seen += config.batch_size
         state.ema.update(state.net, state.images_seen, config.batch_size)
         record = record_of(step, config, state.images_seen)
@@ -110,7 +111,7 @@ class Updater:
 
     def update(self, micros: list[Micro], lr: float) -> Step:
         """Raises TrainingError before the update if the loss or a gradient is not finite; the weights stay."""
-        state, config = self.state, self.engine.config
+        state = self.state
         for group in state.optimizer.param_groups:
             group["lr"] = lr
         state.optimizer.zero_grad(set_to_none=True)
@@ -119,8 +120,8 @@ class Updater:
             grad_norm, skipped = self.in_backward.finish(), False
         else:
             state.scaler.unscale_(state.optimizer)
-            grad_norm = nn.utils.clip_grad_norm_(state.net.parameters(), config.optim.grad_clip or torch.inf)
-            skipped = self._apply(full(grad_norm), micros)
+            grad_norm = nn.utils.get_total_norm([p.grad for p in state.net.parameters() if p.grad is not None])
+            skipped = self._apply(grad_norm, micros)
         weighted, raw = self.engine.gather(losses).transpose(0, 1).flatten(1).cpu()
         return Step(weighted=weighted, raw=raw, grad_norm=full(grad_norm).item(), lr=lr, skipped=skipped)
 
@@ -134,19 +135,23 @@ class Updater:
             )
             found = torch.stack([losses.weighted.detach(), losses.raw.detach()])
             if not torch.isfinite(found).all():
-                raise TrainingError(self._not_finite("the loss is not finite", [micro], found[0]))
+                what = bad_input(batch) or bad_weight(state.net.state_dict()) or "every input and weight is a number"
+                raise TrainingError(self._not_finite(f"the loss is not finite ({what})", [micro], found[0]))
             share = engine.world / engine.config.batch_size  # gradients are averaged over the processes
             state.scaler.scale(losses.weighted.sum() * share).backward()
         return found
 
     def _apply(self, grad_norm: Tensor, micros: list[Micro]) -> bool:
-        """The optimiser's step; True if it was skipped because fp16 overflowed, which lowers the scale."""
+        """Clip, and the optimiser's step; True if it was skipped because fp16 overflowed, which lowers the scale."""
         state = self.state
-        finite = bool(torch.isfinite(grad_norm))
+        norm = full(grad_norm).item()
+        finite = math.isfinite(norm)
         if not finite and (not state.scaler.is_enabled() or state.scaler.get_scale() <= LEAST_SCALE):
             bad = [name for name, p in state.net.named_parameters() if p.grad is not None and not _finite(p.grad)]
             where = f"; the first of {len(bad)} gradients that are not finite is that of {bad[0]}" if bad else ""
-            raise TrainingError(self._not_finite(f"the norm of the gradient is {grad_norm.item()}{where}", micros))
+            raise TrainingError(self._not_finite(f"the norm of the gradient is {norm}{where}", micros))
+        if finite and self.engine.config.optim.grad_clip:
+            nn.utils.clip_grads_with_norm_(state.net.parameters(), self.engine.config.optim.grad_clip, grad_norm)
         state.scaler.step(state.optimizer)
         state.scaler.update()
         return not finite
@@ -158,7 +163,7 @@ class Updater:
         more = f" and {len(people) - 8} more" if len(people) > 8 else ""
         return (
             f"after {self.state.images_seen} images {what}; the weights were not changed. "
-            f"Samples: {', '.join(people[:8])}{more}. Lower optim.lr, or look at these samples."
+            f"Samples: {', '.join(people[:8])}{more}."
         )
 
 

@@ -5,7 +5,7 @@ first output whose gradient is none is where a backward pass breaks.  The images
 the losses of single images tell which of them is to blame.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from functools import partial
 from typing import Any, Literal
@@ -15,10 +15,10 @@ from torch import Tensor, nn
 
 from drape.checkpoint import load_into
 from drape.config import RunConfig
-from drape.data.sample import TENSOR_FIELDS, TryOnBatch
+from drape.data.sample import TryOnBatch
 from drape.nets.parallel_unet import ParallelUNet
 from drape.training import finetune
-from drape.training.faults import Recorded, not_finite
+from drape.training.faults import Recorded, bad_input, bad_weight, not_finite
 from drape.training.loss import diffusion_loss
 from drape.training.perceptual import build_perceptual
 from drape.training.randomness import Draws, draw
@@ -42,7 +42,7 @@ class Finding:
 
 def replay(recorded: Recorded, device: torch.device) -> list[Finding]:
     """What there is to say about each suspect: inputs, weights, and the step in fp32 and in the run's precision."""
-    findings = [_inputs(recorded.batch), _weights(recorded)]
+    findings = [_inputs(recorded.batch), _weights(recorded.weights)]
     precisions = dict.fromkeys(("fp32", recorded.config.precision))
     passes = {
         precision: _run(recorded, replace(recorded.config, precision=precision), device) for precision in precisions
@@ -62,32 +62,21 @@ def replay(recorded: Recorded, device: torch.device) -> list[Finding]:
 
 
 def _inputs(batch: TryOnBatch) -> Finding:
-    for name in TENSOR_FIELDS:
-        values = getattr(batch, name)
-        if name == "warp" or values is None or not values.is_floating_point():
-            continue
-        for person, sample in zip(batch.person_id, values, strict=True):
-            bad = int((~torch.isfinite(sample)).sum())
-            if bad:
-                text = f"{name} of {person} holds {bad} values that are no numbers"
-                return Finding(
-                    status="FAIL", name="batch", found=text, remedy="Repair its file, or take it out of the pairs."
-                )
+    bad = bad_input(batch)
+    if bad is not None:
+        return Finding(status="FAIL", name="batch", found=bad, remedy="Repair its file, or take it out of the pairs.")
     return Finding(status="ok", name="batch", found=f"{len(batch)} samples, every value a number")
 
 
-def _weights(recorded: Recorded) -> Finding:
-    bad = not_finite(recorded.weights)
-    if not bad:
-        largest = max(recorded.weights, key=lambda name: recorded.weights[name].abs().max().item())
-        text = f"every value a number, the largest {recorded.weights[largest].abs().max().item():.3g} in {largest}"
-        return Finding(status="ok", name="weights", found=text)
-    name, count = next(iter(bad.items()))
-    more = f", and {len(bad) - 1} more tensors" if len(bad) > 1 else ""
-    return Finding(
-        status="FAIL", name="weights", found=f"{name} holds {count} values that are no numbers{more}",
-        remedy="The same command goes on from the last checkpoint; if it ends here again, begin from other weights.",
-    )  # fmt: skip
+def _weights(weights: Mapping[str, Tensor]) -> Finding:
+    bad = bad_weight(weights)
+    if bad is not None:
+        remedy = "The same command goes on from the last checkpoint; if it ends here again, begin from other weights."
+        return Finding(status="FAIL", name="weights", found=bad, remedy=remedy)
+    sizes = {name: tensor.abs().max().item() for name, tensor in weights.items() if tensor.numel()}
+    largest = max(sizes, key=lambda name: sizes[name])
+    text = f"every value a number, the largest {sizes[largest]:.3g} in {largest}"
+    return Finding(status="ok", name="weights", found=text)
 
 
 def _remedy(recorded: Recorded, precision: str, sound: set[str]) -> str:
