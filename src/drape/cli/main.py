@@ -14,6 +14,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "try-on": ("drape.cli.try_on", "dress one person in one cloth"),
     "mannequin": ("drape.cli.mannequin", "make people and clothes by code, with the exact truth of every pair"),
     "train": ("drape.cli.train", "train a net on a folder of pairs; the same command resumes"),
+    "sweep": ("drape.cli.sweep", "search for settings: many runs, judged by their stable validation; resumes"),
     "doctor": ("drape.cli.doctor", "why a run was stopped: its last batch again, watched module by module"),
     "info": ("drape.cli.info", "parameters, FLOPs, memory, licence and provenance of weights or a preset"),
 }

@@ -1,0 +1,1 @@
+"""Search over the settings of a run: many ordinary runs, compared by their stable validation."""
