@@ -7,6 +7,7 @@ process r of w takes the r-th of w equal slices of every batch, so a run is the 
 
 import datetime
 import signal
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from types import FrameType
@@ -37,12 +38,13 @@ class Engine:
 
     def __init__(self, config: RunConfig, device: str = "auto") -> None:
         chosen = pick_device(device)
-        data_parallel = DistributedDataParallelKwargs(broadcast_buffers=False, gradient_as_bucket_view=True)
+        data_parallel = DistributedDataParallelKwargs(gradient_as_bucket_view=True)
         self.accelerator = Accelerator(
             cpu=chosen.type == "cpu",
             mixed_precision="no",  # the config says the precision, and training.loss applies it
             kwargs_handlers=[data_parallel, InitProcessGroupKwargs(timeout=PATIENCE)],
         )
+        warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides")  # 1x1 convolutions
         self.config = config
         self.rank, self.world = self.accelerator.process_index, self.accelerator.num_processes
         self.device = chosen if self.world == 1 else self.accelerator.device

@@ -40,6 +40,7 @@ ELAPSED_FILE = "elapsed_s"
 PREVIEW_SEED = 1_000
 PREVIEW_PEOPLE = 8
 ELAPSED_EVERY_S = 5.0
+RECORDS_AT_END = 6  # times the cost of the first ones: two validations against eight more for the best average
 
 OnValidation = Callable[[int, float, dict[str, float]], None]
 """Called with (images seen, progress in [0, 1], values of the averaged net) after every validation."""
@@ -49,7 +50,7 @@ OnValidation = Callable[[int, float, dict[str, float]], None]
 class Keeper:
     """Keeps the records of one run.
 
-    validations, events   validation.jsonl and events.jsonl
+    log, validations, events   log.jsonl, validation.jsonl and events.jsonl
     validated_on          "held-out" people, or "training" where the set is too small to spare any
     provenance            what the weights come from, for their header
     stop                  set by a signal: the loop ends after the step in progress
@@ -61,6 +62,7 @@ class Keeper:
     source: Source
     validator: Validator | None
     validated_on: str
+    log: Log
     validations: Log
     events: Log
     trackers: Trackers
@@ -85,7 +87,8 @@ class Keeper:
             self._validate(state)
             self._preview(state)
             self._save(state)
-        self.clock.reserve_s = max(self.clock.reserve_s, 3 * (time.monotonic() - begun))
+            state.reserve_s = max(state.reserve_s, RECORDS_AT_END * (time.monotonic() - begun))
+        self.clock.reserve_s = state.reserve_s
         self._tell(state)
 
     def after_step(self, state: TrainState, record: Record) -> bool:
@@ -147,7 +150,8 @@ class Keeper:
             )
 
     def _save(self, state: TrainState, *, finished: bool = False) -> None:
-        self.validations.sync()
+        for records in (self.log, self.validations, self.events):
+            records.sync()
         state.save(self.run, self.engine, {"drape": drape.__version__, "finished": finished})
 
     def _validate(self, state: TrainState) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import time
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,8 +26,9 @@ from drape.checkpoint import (
 from drape.config import RunConfig, from_dict
 from drape.devices import hardware
 from drape.errors import CheckpointError, ConfigError
+from drape.evaluation import yardsticks
 from drape.nets.parallel_unet import ParallelUNet
-from drape.storage import write_atomic
+from drape.storage import one_line_errors, only_process, write_atomic
 from drape.training import finetune, records, snapshots
 from drape.training.engine import Engine, signals
 from drape.training.in_backward import check_in_backward
@@ -35,13 +37,15 @@ from drape.training.loop import Clock, train
 from drape.training.origin import check_origin, licences, origin_of
 from drape.training.perceptual import build_perceptual
 from drape.training.posthoc import best_length
+from drape.training.shards import full
 from drape.training.sources import Source, load_source, open_readers
 from drape.training.state import TrainState, fresh_net, view
 from drape.training.telemetry import Log, Meter
 from drape.training.track import build_trackers
 from drape.training.validation import Validator
 
-RECORDS_AT_END = 6  # times what the first records cost: previews, checkpoint, and the choice of the best average
+YARDSTICKS_FILE = "yardsticks.json"
+YARDSTICK_IMAGES = 256
 
 
 class StopRun(Exception):
@@ -85,13 +89,22 @@ def launch(request: Launch) -> Path:
     started = request.started or time.monotonic()
     config, out = request.config, request.out
     engine = Engine(config, request.device)
-    try:
+    with ExitStack() as stack:
+        stack.callback(engine.close)
         check_in_backward(config, engine.world)
         readers = open_readers(config, request.data)
         init = None if request.init is None else load_weights(request.init)
+        stack.enter_context(one_line_errors(out))
         with engine.main_first():
             _claim(out, config)
-            source = load_source(config, readers, workers=request.workers, cache_folder=request.cache or out / "cache")
+            if engine.is_main:
+                stack.enter_context(only_process(out))
+                recover(out / CHECKPOINTS)
+            source = load_source(
+                config, readers, workers=request.workers, cache_folder=request.cache or out / "cache",
+                quiet=not engine.is_main,
+            )  # fmt: skip
+            _measure_yardsticks(out, source)
             origin = check_origin(out, origin_of(readers, init, source.held), init_given=init is not None)
         damaged: list[str] = []
         found = newest_checkpoint(out / CHECKPOINTS, on_damaged=damaged.append)
@@ -102,11 +115,9 @@ def launch(request: Launch) -> Path:
         if found is not None:
             state.restore(found)
         started -= max(state.elapsed_s, _elapsed(out))
-        run = _Run(request, engine, state, source, provenance(request, engine, origin), started)
+        run = _Run(request, engine, state, source, provenance(request, engine, origin), started, found is not None)
         run.train(damaged)
         return run.finish()
-    finally:
-        engine.close()
 
 
 @dataclass(frozen=True)
@@ -117,26 +128,27 @@ class _Run:
     source: Source
     provenance: dict[str, Any]
     started: float
+    resumed: bool
 
     def train(self, damaged: list[str]) -> None:
         """The run from where it stands to its end.  Raises KeyboardInterrupt after the checkpoint of a stopped run."""
         request, engine, state = self.request, self.engine, self.state
         config, out, main = request.config, request.out, engine.is_main
         clock = Clock(config=config, budget_s=request.budget_s)
+        known = state.images_seen if self.resumed else -1  # without a checkpoint, not even the records of the start
         trackers = build_trackers(request.track if main else (), out, config.to_dict(), state.images_seen)
-        log = Log(out / records.TRAINING, state.images_seen, listener=trackers.training, main=main)
-        validations = Log(out / records.VALIDATION, state.images_seen, listener=trackers.validation, main=main)
-        events = Log(out / records.EVENTS, state.images_seen, main=main)
+        log = Log(out / records.TRAINING, known, listener=trackers.training, main=main)
+        validations = Log(out / records.VALIDATION, known, listener=trackers.validation, main=main)
+        events = Log(out / records.EVENTS, known, main=main)
         meter = Meter(out / records.TIMING, device=engine.device, main=main)
         if main:
-            recover(out / CHECKPOINTS)
             snapshots.drop_newer(out / snapshots.FOLDER, state.images_seen)
         for message in damaged:
             tell(message)
             events.write(images=state.images_seen, event="checkpoint skipped", reason=message)
         keeper = Keeper(
             run=out, engine=engine, clock=clock, source=self.source, validator=self._validator(),
-            validated_on="held-out" if self.source.held else "training", events=events,
+            validated_on="held-out" if self.source.held else "training", log=log, events=events,
             validations=validations, trackers=trackers, provenance=self.provenance, started=self.started,
             on_validation=request.on_validation,
         )  # fmt: skip
@@ -165,26 +177,34 @@ class _Run:
 
     def finish(self) -> Path:
         """Write the averaged weights, of the length that validates best, with what they came from in their header."""
-        config, state, out = self.request.config, self.state, self.request.out
-        provenance = {**self.provenance, "images_seen": state.images_seen, "ema_length": config.ema.lengths[0]}
-        tensors = finetune.merged(state.net, state.ema.tensors)
-        validator = self._validator()
-        if validator is not None and config.ema.snapshot_every:
-            rest = state.ema.tensors
+        out, path = self.request.out, self.request.out / WEIGHTS_FILE
+        averaged = {name: full(tensor) for name, tensor in self.state.ema.tensors.items()}  # all processes must ask
+        if self.engine.is_main:
+            images = self.state.images_seen
+            tensors, about = self._best_average(averaged)
+            header = {**self.provenance, "images_seen": images, **about}
+            if self.request.config.finetune.train == "lora":
+                finetune.save_adapter(out / finetune.ADAPTER_FILE, self.state.net, header, tensors)
+            save_weights(path, finetune.merged(self.state.net, tensors), self.request.config, header)
+        self.engine.barrier()
+        return path
 
-            def plain(averaged: dict[str, Tensor]) -> dict[str, Tensor]:
-                moved = {name: tensor.to(self.engine.device) for name, tensor in averaged.items()}
-                return finetune.merged(state.net, {**rest, **moved})
+    def _best_average(self, averaged: dict[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """The average of the length that validates best at the end, and what to say of it; else the first length's."""
+        config, validator = self.request.config, self._validator()
+        if validator is None or not config.ema.snapshot_every:
+            return averaged, {"ema_length": config.ema.lengths[0]}
 
-            best = best_length(
-                out / snapshots.FOLDER, lambda averaged: validator.run(view(config, plain(averaged)))["score"]
-            )
-            scores = {f"{length:g}": score for length, score in best.scores.items()}
-            provenance |= {"ema_length": best.length, "ema_scores": scores}
-            tensors = plain(best.tensors)
-        if config.finetune.train == "lora":
-            finetune.save_adapter(out / finetune.ADAPTER_FILE, state.net, provenance, state.ema.tensors)
-        return save_weights(out / WEIGHTS_FILE, tensors, config, provenance)
+        def whole(stored: dict[str, Tensor]) -> dict[str, Tensor]:
+            """With what is not averaged, since it is frozen."""
+            return averaged | {name: tensor.to(self.engine.device) for name, tensor in stored.items()}
+
+        def score(stored: dict[str, Tensor]) -> float:
+            return validator.run(view(config, finetune.merged(self.state.net, whole(stored))))["score"]
+
+        best = best_length(self.request.out / snapshots.FOLDER, score)
+        scores = {f"{length:g}": value for length, value in best.scores.items()}
+        return whole(best.tensors), {"ema_length": best.length, "ema_scores": scores}
 
     def _validator(self) -> Validator | None:
         config, source = self.request.config, self.source
@@ -192,6 +212,17 @@ class _Run:
             return None
         indices = source.validation_indices() or list(range(len(source.readers[-1])))
         return Validator.build(config, source.readers[-1], indices, self.engine.device)
+
+
+def _measure_yardsticks(out: Path, source: Source) -> None:
+    """Write, once, what a copier and a linear filter would reach on these people."""
+    config, path = source.config, out / YARDSTICKS_FILE
+    images = source.people_images(YARDSTICK_IMAGES)
+    if path.exists() or not config.validation.every or len(images) < 2:
+        return
+    schedule = config.diffusion.build_schedule(config.resolution)
+    found = yardsticks.compute(images, schedule, config.validation.levels).to_dict()
+    write_atomic(path, lambda part: part.write_text(json.dumps(found, indent=1), encoding="utf-8"))
 
 
 def provenance(request: Launch, engine: Engine, origin: dict[str, Any]) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from torch import Tensor
 from drape.conditioning import with_low_res
 from drape.config import RunConfig
 from drape.data.cache import Cached, bytes_per_sample, cache
-from drape.data.compact import to_batch
+from drape.data.compact import expand, to_batch
 from drape.data.dresscode import DressCode
 from drape.data.joined import Joined
 from drape.data.loader import Reader, collate, decoded, mirror, order
@@ -61,6 +61,15 @@ class Source:
                 check_batch(batch)
             draws = draw(self.config, first, len(batch))
             yield Micro(draws, self._completed(mirror(batch, draws.flip)))
+
+    def people_images(self, count: int) -> Tensor:
+        """(n, 3, h, w): targets of pairs that are trained on, spread evenly over the set, at most `count`."""
+        reader = Joined(self.readers)
+        trained = [index for index, (person, _) in enumerate(reader.ids) if person not in self.held]
+        chosen = trained[:: -(-len(trained) // count)]
+        if self.cached is not None:
+            return Joined(self.cached).batch(torch.tensor(chosen)).need("person")
+        return torch.stack([expand(reader.compact(index).arrays, ["person"])["person"] for index in chosen])
 
     def people(self, images_seen: int) -> list[str]:
         """The person ids of the whole batch from image number `images_seen` on."""
@@ -112,7 +121,9 @@ def open_readers(config: RunConfig, root: Path) -> list[Reader]:
     return [open_reader(config, root, setting=setting) for setting in config.data.settings]
 
 
-def load_source(config: RunConfig, readers: list[Reader], *, workers: int, cache_folder: Path) -> Source:
+def load_source(
+    config: RunConfig, readers: list[Reader], *, workers: int, cache_folder: Path, quiet: bool = False
+) -> Source:
     """Decode everything into memory, or leave a large set on disk.  Raises DataError for an unreadable sample."""
     held = held_out_people((person for reader in readers for person, _ in reader.ids), config.validation)
     if not config.validation.every:
@@ -120,7 +131,7 @@ def load_source(config: RunConfig, readers: list[Reader], *, workers: int, cache
     need = sum(bytes_per_sample(reader) * len(reader) for reader in readers)
     parts = None
     if need <= MEMORY_LIMIT:
-        parts = _decoded(readers, config, workers, cache_folder)
+        parts = _decoded(readers, config, workers, cache_folder, quiet)
     return Source(config=config, readers=readers, cached=parts, held=held, workers=workers)
 
 
@@ -150,8 +161,8 @@ def check_batch(batch: TryOnBatch) -> None:
         check_pose(batch.need(name), f"{name} of {batch.person_id[0]} and others")
 
 
-def _decoded(readers: list[Reader], config: RunConfig, workers: int, folder: Path) -> list[Cached]:
-    with Progress(console=Console(stderr=True)) as bar:
+def _decoded(readers: list[Reader], config: RunConfig, workers: int, folder: Path, quiet: bool) -> list[Cached]:
+    with Progress(console=Console(stderr=True), disable=quiet) as bar:
         parts = []
         for reader, setting in zip(readers, config.data.settings, strict=True):
             task = bar.add_task(f"decode {setting}", total=len(reader))

@@ -26,6 +26,7 @@ class TrainState:
 
     net          as the loop trains it: adapted for fine-tuning, on its device, perhaps split over processes
     elapsed_s    wall-clock time over all restarts, for runs on a budget
+    reserve_s    what of a budget is kept back for the records at the end
     best         the lowest validation score so far
     history      norms of the last gradients, for the detector of spikes
     """
@@ -36,6 +37,7 @@ class TrainState:
     scaler: torch.amp.GradScaler
     images_seen: int = 0
     elapsed_s: float = 0.0
+    reserve_s: float = 2.0
     best: float | None = None
     history: list[float] = field(default_factory=list)
 
@@ -62,6 +64,7 @@ class TrainState:
         state = {
             "images_seen": self.images_seen,
             "elapsed_s": self.elapsed_s,
+            "reserve_s": self.reserve_s,
             "best": self.best,
             "history": self.history,
             "scaler": self.scaler.state_dict(),
@@ -87,6 +90,7 @@ class TrainState:
         self._restore_optimizer(_part(found.tensors, "optim."), origin)
         self.images_seen = found.state["images_seen"]
         self.elapsed_s = found.state["elapsed_s"]
+        self.reserve_s = found.state["reserve_s"]
         self.best = found.state["best"]
         self.history = list(found.state["history"])
         if self.scaler.is_enabled():
@@ -105,14 +109,15 @@ class TrainState:
         return [(name, p) for name, p in self.net.named_parameters() if p.requires_grad]
 
     def _restore_optimizer(self, tensors: dict[str, Tensor], origin: str) -> None:
-        keys = sorted({name.partition(".")[0] for name in tensors})
+        stored: dict[str, dict[str, Tensor]] = {}
+        for label, values in tensors.items():
+            key, _, name = label.partition(".")
+            stored.setdefault(name, {})[key] = values
         for name, parameter in self._trainable():
-            missing = [key for key in keys if f"{key}.{name}" not in tensors]
-            if missing:
-                raise CheckpointError(f"{origin} lacks {missing[0]} of {name}. Delete it to use the one before.")
-            self.optimizer.state[parameter] = {
-                key: _like(parameter, tensors[f"{key}.{name}"]) for key in keys
-            }  # fmt: skip
+            if stored and name not in stored:
+                raise CheckpointError(f"{origin} lacks the optimiser state of {name}. Delete it to use the one before.")
+            moments = stored.get(name, {})
+            self.optimizer.state[parameter] = {key: _like(parameter, values) for key, values in moments.items()}
 
 
 def fresh_net(config: RunConfig) -> ParallelUNet:
@@ -144,11 +149,11 @@ def channels_last(net: ParallelUNet) -> ParallelUNet:
 def _like(parameter: nn.Parameter, values: Tensor) -> Tensor:
     """A moment in the parameter's own memory order: the fused optimiser walks both as flat memory.
 
-    A counter stays a scalar, on the parameter's device.
+    A counter stays a scalar and a table its shape, on the parameter's device; 8-bit moments stay what they are.
     """
     if values.shape != parameter.shape:
         return values.to(parameter.device)
-    moment = torch.empty_like(parameter)
+    moment = torch.empty_like(parameter, dtype=values.dtype, requires_grad=False)
     fill(moment, values)
     return moment.detach()
 
