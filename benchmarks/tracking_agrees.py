@@ -60,7 +60,7 @@ def json_lines(out: Path) -> Points:
     for file, prefix in ((TRAINING, "train"), (VALIDATION, "validation/{weights}")):
         for record in read_records(out / file):
             for key, value in record.items():
-                if key not in ("images", "weights"):
+                if key != "images" and type(value) in (int, float):
                     points.setdefault(f"{prefix.format_map(record)}/{key}", []).append((record["images"], value))
     for path in sorted((out / PREVIEWS).glob("*.png")):
         points.setdefault("preview", []).append((int(path.stem), path.read_bytes()))

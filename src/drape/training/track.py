@@ -132,8 +132,7 @@ def _replay(tracker: Tracker, out: Path, images_seen: int) -> None:
     sends: list[tuple[int, Callable[[], None]]] = []
     for file, prefix in ((TRAINING, "train"), (VALIDATION, "validation/{weights}")):
         for record in filter(None, map(parse, lines(out / file))):
-            send = partial(_send_scalars, tracker, record, prefix.format_map(record))
-            sends.append((record["images"], send))
+            sends.append((record["images"], partial(_send_scalars, tracker, record, prefix.format_map(record))))
     for path in (out / PREVIEWS).glob("*.png"):
         if path.stem.isdigit():
             sends.append((int(path.stem), partial(_send_picture, tracker, int(path.stem), path, "preview")))

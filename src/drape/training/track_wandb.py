@@ -16,7 +16,7 @@ from typing import Any
 
 import wandb
 from google.protobuf.message import DecodeError
-from wandb.proto.wandb_internal_pb2 import Record
+from wandb.proto.wandb_internal_pb2 import Record  # type: ignore[attr-defined]  # made when it is imported
 
 ID_FILE = "tracking.json"
 PROJECT = "drape"  # unless WANDB_PROJECT says another
