@@ -5,13 +5,19 @@ import errno
 import os
 import re
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from drape.errors import CheckpointError
+
+FULL = (errno.ENOSPC, errno.EDQUOT)
+DISK_ERRORS = (
+    *FULL, errno.EACCES, errno.EFBIG, errno.EIO, errno.EISDIR, errno.ENOENT, errno.ENOTDIR, errno.EPERM, errno.EROFS
+)  # fmt: skip
 
 
 def write_atomic(path: Path, write: Callable[[Path], object], needed: int | None = None) -> None:
@@ -70,11 +76,46 @@ def why(path: Path, error: Exception, needed: int | None) -> str:
     number = error.errno if isinstance(error, OSError) else int(found[1]) if found else None
     reason = os.strerror(number) if number is not None else str(error)
     nearest = next(each for each in (path, *path.absolute().parents) if each.exists())
-    if number not in (errno.ENOSPC, errno.EDQUOT):
+    if number not in FULL:
         return f"{path} cannot be written ({reason}). Make {nearest} writable"
     free = f"{shutil.disk_usage(nearest).free / 1e6:,.1f} MB are free there"
     need = f"it needs {needed / 1e6:,.1f} MB and " if needed else ""
     return f"{path} cannot be written ({reason}): {need}{free}. Free space"
+
+
+@contextmanager
+def only_process(folder: Path) -> Iterator[None]:
+    """Hold a folder, so that no second process trains in it; the system lets go of it when this process dies.
+
+    The lock is one of POSIX, which no child inherits: a killed process leaves it even where its workers live on for a
+    moment.  Without effect on Windows, and on file systems without locks.
+    Raises CheckpointError if another process holds it.
+    """
+    if os.name == "nt":
+        yield
+        return
+    import fcntl
+
+    with (folder / ".lock").open("ab") as file:
+        try:
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            if error.errno in (errno.EACCES, errno.EAGAIN):
+                raise CheckpointError(
+                    f"another process trains in {folder}. Wait for it, end it, or choose another --out."
+                ) from error
+        yield
+
+
+@contextmanager
+def one_line_errors(folder: Path) -> Iterator[None]:
+    """Where nothing can be written any more, a CheckpointError that says why and goes on from the last checkpoint."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in DISK_ERRORS:
+            raise
+        raise disk_error(Path(error.filename or folder), error) from error
 
 
 def fsync(path: Path) -> None:

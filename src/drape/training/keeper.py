@@ -80,10 +80,13 @@ class Keeper:
         """Signal handler: ask the loop to stop after the step in progress."""
         self.stop = True
 
-    def begin(self, state: TrainState) -> None:
-        """The records of an untrained net, which also show what goes in and what the records at the end will cost."""
+    def begin(self, state: TrainState, *, resumed: bool) -> None:
+        """The records of an untrained net, which also show what goes in and what the records at the end will cost.
+
+        A run that goes on has them, also one that was stopped before its first step.
+        """
         begun = time.monotonic()
-        if state.images_seen == 0:
+        if not resumed:
             self._validate(state)
             self._preview(state)
             self._save(state)

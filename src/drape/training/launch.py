@@ -154,7 +154,7 @@ class _Run:
         )  # fmt: skip
         try:
             with signals(keeper.interrupt):
-                keeper.begin(state)
+                keeper.begin(state, resumed=self.resumed)
                 if clock.progress(state.images_seen) >= 1 and state.images_seen == 0:
                     spent = clock.elapsed_s
                     raise ConfigError(
