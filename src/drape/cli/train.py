@@ -1,6 +1,7 @@
 """`drape train`: a preset, a folder of pairs, a folder for the run."""
 
 import json
+import os
 import time
 from pathlib import Path
 from typing import Annotated
@@ -14,7 +15,10 @@ EXAMPLES = """
 drape train mini-64 --data people --out runs/mini --budget 25m
 drape train mini-64 --data people --out runs/short --images 20000 --set optim.lr=3e-4
 drape train base-128 --data zalando-hd-resized --out runs/hd
-drape train mini-64 --dry-run
+drape train mini-64 --data people --out runs/mini --track tensorboard,wandb
+drape train mini-64 --data own-pairs --out runs/own --init runs/mini --set finetune.train=lora
+drape train paper-128 --dry-run --memory 24GiB
+torchrun --standalone --nproc-per-node 2 -m drape train mini-64 --data people --out runs/two
 """
 
 
@@ -30,10 +34,13 @@ def _train(
     budget: Annotated[str | None, typer.Option(help="Wall-clock time to end within, such as 25m or 2h.")] = None,
     images: Annotated[int | None, typer.Option(help="Length of the run in images; the preset's unless given.")] = None,
     set_: Annotated[list[str] | None, typer.Option("--set", help="One setting, KEY=VALUE; repeatable.")] = None,
-    init: Annotated[Path | None, typer.Option(help="Weights to start from.")] = None,
+    init: Annotated[Path | None, typer.Option(help="Weights to start from: a file, or the folder of a run.")] = None,
+    partial: Annotated[bool, typer.Option("--partial", help="Load what fits of --init, and name the rest.")] = False,
+    track: Annotated[list[str] | None, typer.Option(help="tensorboard, wandb, or both: tensorboard,wandb.")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     workers: Annotated[int, typer.Option(callback=at_least(0), help="Processes that decode the data.")] = 2,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the resolved settings as JSON and stop.")] = False,
+    memory: Annotated[str | None, typer.Option(help="Memory it has to fit into, such as 24GiB.")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print settings as JSON and memory, and stop.")] = False,
 ) -> int:
     """Train a net.  The same command continues a stopped run; it ends with weights.safetensors in the run's folder."""
     started = time.monotonic()
@@ -54,7 +61,10 @@ def _train(
         raise ConfigError(
             "--data and --out are missing. Name the folder of pairs and a folder for the run, or use --dry-run."
         )
+    if partial and init is None:
+        raise ConfigError("--partial says how to load --init, which is missing. Name the weights to start from.")
     from drape.training.launch import Launch, launch
+    from drape.training.track import parse_names
 
     weights = launch(
         Launch(
@@ -63,11 +73,14 @@ def _train(
             out=out,
             budget_s=budget_s,
             init=init,
+            partial=partial,
             device=device,
             workers=workers,
+            track=parse_names(track or []),
             started=started,
         )
     )
-    print(f"seed {config.seed}")
-    print(weights)
+    if os.environ.get("RANK", "0") == "0":  # of several processes the first one speaks
+        print(f"seed {config.seed}")
+        print(weights)
     return 0
