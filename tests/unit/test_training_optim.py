@@ -2,14 +2,20 @@
 
 import sys
 import types
+from pathlib import Path
 
 import pytest
 import torch
 from torch import nn
 
+from drape.checkpoint import CHECKPOINTS, newest_checkpoint
+from drape.config import override
 from drape.errors import ConfigError
+from drape.presets import tiny
 from drape.settings import OptimConfig
+from drape.training.engine import Engine
 from drape.training.optim import build_optimizer, learning_rate
+from drape.training.state import TrainState
 
 KINDS = ("adamw", "adam", "sgd")
 
@@ -80,17 +86,81 @@ def test_8_bit_adam_without_its_package_names_the_remedy(monkeypatch: pytest.Mon
     assert "\n" not in str(caught.value)
 
 
-def test_8_bit_adam_warns_in_one_line_and_gets_the_same_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+class Eight(torch.optim.Optimizer):
+    """As much of bitsandbytes' AdamW8bit as matters: small weights keep floats, large ones bytes and a shared table."""
+
+    TABLE = torch.linspace(-1, 1, 256)
+
+    def __init__(self, parameters, **settings) -> None:
+        super().__init__(parameters, settings)
+
+    def init_state(self, group, p, gindex: int, pindex: int) -> None:
+        small = p.numel() < 64
+        self.state[p] = {"step": 0, "state1": torch.zeros_like(p, dtype=torch.float32 if small else torch.uint8)}
+        if not small:
+            self.state[p] |= {"qmap1": self.TABLE, "qmap2": self.TABLE}
+
+    def update_step(self, group, p, gindex: int, pindex: int) -> None:
+        state = self.state[p]
+        state["step"] += 1
+        assert isinstance(state["step"], int)
+        state["state1"] += (p.grad > 0).to(state["state1"].dtype)
+        p -= group["lr"] * (state["state1"].float() + state["step"]) * p.grad
+
+    @torch.no_grad()
+    def step(self) -> None:
+        for gindex, group in enumerate(self.param_groups):
+            for pindex, p in enumerate(group["params"]):
+                if not self.state[p]:
+                    self.init_state(group, p, gindex, pindex)
+                self.update_step(group, p, gindex, pindex)
+
+
+@pytest.fixture
+def eight(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A stand-in for the package bitsandbytes."""
     package = types.ModuleType("bitsandbytes")
-    package.optim = types.SimpleNamespace(AdamW8bit=torch.optim.AdamW)
+    package.optim = types.SimpleNamespace(AdamW8bit=Eight)
     monkeypatch.setitem(sys.modules, "bitsandbytes", package)
+
+
+@pytest.mark.usefixtures("eight")
+def test_8_bit_adam_warns_in_one_line_and_gets_the_same_settings() -> None:
     with pytest.warns(UserWarning, match="harm diffusion training") as warned:
         optimizer = build_optimizer(nn.Linear(1, 1), OptimConfig(kind="adamw8bit", lr=0.02, betas=(0.8, 0.9), eps=1e-6))
     assert len(warned) == 1
     assert "\n" not in str(warned[0].message)
-    assert {name: optimizer.defaults[name] for name in ("lr", "betas", "eps", "weight_decay")} == {
-        "lr": 0.02, "betas": (0.8, 0.9), "eps": 1e-6, "weight_decay": 0.0,
-    }  # fmt: skip
+    assert optimizer.defaults == {"lr": 0.02, "betas": (0.8, 0.9), "eps": 1e-6, "weight_decay": 0.0}
+
+
+@pytest.mark.usefixtures("eight")
+@pytest.mark.filterwarnings("ignore:optim.kind=adamw8bit")
+@pytest.mark.parametrize("kind", [*KINDS, "adamw8bit"])
+def test_a_run_resumed_with_any_optimiser_takes_the_very_same_steps(kind: str, tmp_path: Path) -> None:
+    config = override(tiny(), [f"optim.kind={kind}"])
+    engine = Engine(config, "cpu")
+    first = TrainState.fresh(config, engine)
+    step(first)
+    first.save(tmp_path, engine, {})
+    second = TrainState.fresh(override(config, ["seed=1"]), engine)
+    found = newest_checkpoint(tmp_path / CHECKPOINTS)
+    assert found is not None
+    second.restore(found)
+    step(first)
+    step(second)
+    for (name, a), b in zip(first.net.named_parameters(), second.net.parameters(), strict=True):
+        assert torch.equal(a, b), name
+        ours, theirs = first.optimizer.state[a], second.optimizer.state[b]
+        assert {key: value.dtype for key, value in ours.items()} == {key: value.dtype for key, value in theirs.items()}
+
+
+def step(state: TrainState) -> None:
+    """One update along a gradient drawn from the number of images seen, in the memory order autograd would use."""
+    generator = torch.Generator().manual_seed(state.images_seen)
+    for parameter in state.net.parameters():
+        parameter.grad = torch.empty_like(parameter).copy_(torch.randn(parameter.shape, generator=generator))
+    state.optimizer.step()
+    state.images_seen += 8
 
 
 @pytest.mark.parametrize("schedule", ["wsd", "cosine", "constant"])

@@ -39,7 +39,7 @@ def blurred(image: torch.Tensor, reach: int) -> torch.Tensor:
 
 
 @given(seed=seeds, size=sizes)
-@settings(max_examples=25)
+@settings(max_examples=12)
 def test_nlpd_is_a_distance_at_any_size(seed: int, size: tuple[int, int]) -> None:
     """Zero for equal pictures alone, symmetric, and no way round is shorter."""
     a, b, c = (torch.rand(2, 3, *size, generator=torch.Generator().manual_seed(seed + i)) * 2 - 1 for i in range(3))
@@ -77,7 +77,7 @@ def pyramid_in_scipy(image: np.ndarray) -> list[np.ndarray]:
 
 
 @given(seed=seeds)
-@settings(max_examples=10)
+@settings(max_examples=5)
 def test_nlpd_grows_with_noise_and_with_blur(seed: int) -> None:
     image = picture(seed)
     by_noise = [nlpd(image + amount * noise(image), image) for amount in (0.0, 0.01, 0.03, 0.1, 0.3)]
@@ -87,7 +87,7 @@ def test_nlpd_grows_with_noise_and_with_blur(seed: int) -> None:
 
 
 @given(seed=seeds)
-@settings(max_examples=10)
+@settings(max_examples=5)
 def test_nlpd_of_each_picture_never_depends_on_its_batch(seed: int) -> None:
     a, b = picture(seed, count=3), picture(seed + 1, count=3)
     alone = torch.cat([nlpd(a[i : i + 1], b[i : i + 1]) for i in range(3)])
@@ -95,7 +95,7 @@ def test_nlpd_of_each_picture_never_depends_on_its_batch(seed: int) -> None:
 
 
 @given(seed=seeds)
-@settings(max_examples=10)
+@settings(max_examples=5)
 def test_nlpd_treats_the_channels_alike(seed: int) -> None:
     a, b = picture(seed), picture(seed + 1)
     torch.testing.assert_close(nlpd(a[:, [2, 0, 1]], b[:, [2, 0, 1]]), nlpd(a, b))
@@ -179,7 +179,7 @@ def test_lpips_is_asked_for_one_distance_per_picture_and_never_trained(monkeypat
 
 def test_lpips_without_its_package_names_the_remedy_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "lpips", None)
-    with pytest.raises(ConfigError, match=r"Install lpips and torchvision, or set loss\.perceptual=nlpd") as caught:
+    with pytest.raises(ConfigError, match=r"Install lpips and .*, or set loss\.perceptual=nlpd") as caught:
         build_perceptual(LossConfig(perceptual="lpips"), CPU)
     assert "\n" not in str(caught.value)
 

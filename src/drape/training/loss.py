@@ -23,13 +23,13 @@ class Losses(NamedTuple):
 
     weighted     what is minimised, all terms together
     raw          the plain mean square error of the target, whatever is minimised
-    perceptual   the perceptual distance without its factor, NaN for an image with too much noise for it; None where
-                 the run has no such term or it has not begun
+    perceptual   the perceptual distance without its factor; NaN for an image without that term: too much noise, too
+                 early, or a run that has none
     """
 
     weighted: PerSample
     raw: PerSample
-    perceptual: PerSample | None = None
+    perceptual: PerSample
 
 
 def diffusion_loss(
@@ -55,7 +55,9 @@ def diffusion_loss(
     with autocast(config, person.device):
         output = net(x_t, log_snr, conditions).float()
     error = output - target_of(config.diffusion.target, person, eps, log_snr)
-    losses = Losses(weighted=_weighted(config, batch, error, log_snr), raw=error.square().mean(dim=(1, 2, 3)))
+    raw = error.square().mean(dim=(1, 2, 3))
+    weighted = _weighted(config, batch, error, log_snr)
+    losses = Losses(weighted=weighted, raw=raw, perceptual=torch.full_like(raw.detach(), torch.nan))
     if perceptual is None or images_seen < config.loss.perceptual_start_images:
         return losses
     x0 = predict(config.diffusion.target, output, x_t, log_snr).x0
@@ -132,11 +134,10 @@ def _with_perceptual(
 
     Outside the agnostic mask the predicted image is replaced by the truth, so the distance sees the mask alone.
     """
-    distance = torch.full_like(losses.raw, torch.nan)
     chosen = (draws.t < config.perceptual_max_t).nonzero().flatten().to(x0.device)
     if len(chosen) == 0:
-        return losses._replace(perceptual=distance)
+        return losses
     truth, mask = batch.need("person")[chosen], batch.need("agnostic_mask")[chosen]
     found = perceptual(mask * x0[chosen] + (1 - mask) * truth, truth)
     weighted = losses.weighted.index_add(0, chosen, found, alpha=config.perceptual_weight)
-    return losses._replace(weighted=weighted, perceptual=distance.index_copy(0, chosen, found.detach()))
+    return losses._replace(weighted=weighted, perceptual=losses.perceptual.index_copy(0, chosen, found.detach()))

@@ -77,5 +77,22 @@ def _adamw8bit(parameters: list[nn.Parameter], settings: dict[str, Any]) -> torc
         "optim.kind=adamw8bit is known to harm diffusion training (IDM-VTON-train, issue 9). Use adamw if it fits.",
         stacklevel=3,
     )
-    optimizer: torch.optim.Optimizer = package.optim.AdamW8bit(parameters, **settings)
+
+    class AdamW8bit(package.optim.AdamW8bit):  # type: ignore[name-defined]
+        """bitsandbytes' own, with a state that a checkpoint can hold: tensors alone, and none of them shared."""
+
+        def init_state(self, group: dict[str, Any], p: nn.Parameter, gindex: int, pindex: int) -> None:
+            """A code book of its own for each weight, 2 kB, where bitsandbytes has one for all."""
+            super().init_state(group, p, gindex, pindex)
+            state = self.state[p]
+            state.update({key: state[key].clone() for key in ("qmap1", "qmap2") if key in state})
+
+        def update_step(self, group: dict[str, Any], p: nn.Parameter, gindex: int, pindex: int) -> None:
+            """The count of steps is a number while the kernel asks for one, and else a tensor."""
+            state = self.state[p]
+            state["step"] = int(state["step"])
+            super().update_step(group, p, gindex, pindex)
+            state["step"] = torch.tensor(float(state["step"]))
+
+    optimizer: torch.optim.Optimizer = AdamW8bit(parameters, **settings)
     return optimizer

@@ -45,8 +45,10 @@ class Lpips:
         instead = "or set loss.perceptual=nlpd, which needs neither package nor weights."
         try:
             package = import_module("lpips")
-        except ImportError as error:
-            raise ConfigError(f"loss.perceptual=lpips: {error}. Install lpips and torchvision, {instead}") from error
+        except (ImportError, RuntimeError) as error:  # a torchvision made for another torch raises the latter
+            raise ConfigError(
+                f"loss.perceptual=lpips: {error}. Install lpips and the torchvision that fits this torch, {instead}"
+            ) from error
         try:
             net = package.LPIPS(net="vgg", verbose=False)
         except (OSError, RuntimeError) as error:  # no network, no room, a file cut short
