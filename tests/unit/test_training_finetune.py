@@ -210,3 +210,10 @@ def test_weights_that_predict_something_else_are_no_base() -> None:
     check_base(tiny(), tiny())
     with pytest.raises(ConfigError, match=r"predict eps but the run trains v.*diffusion\.target=eps"):
         check_base(tiny(), override(tiny(), ["diffusion.target=eps"]))
+
+
+@pytest.mark.parametrize("mode", ["attention", "lora"])
+def test_noise_is_not_fine_tuned(mode: str) -> None:
+    check_base(tiny(), None)
+    with pytest.raises(ConfigError, match=f"finetune.train is {mode}.*--init"):
+        check_base(override(tiny(), [f"finetune.train={mode}"]), None)

@@ -15,6 +15,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "mannequin": ("drape.cli.mannequin", "make people and clothes by code, with the exact truth of every pair"),
     "train": ("drape.cli.train", "train a net on a folder of pairs; the same command resumes"),
     "sweep": ("drape.cli.sweep", "search for settings: many runs, judged by their stable validation; resumes"),
+    "ema": ("drape.cli.ema", "weights averaged over any share of a run, without training again"),
     "doctor": ("drape.cli.doctor", "why a run was stopped: its last batch again, watched module by module"),
     "info": ("drape.cli.info", "parameters, FLOPs, memory, licence and provenance of weights or a preset"),
 }

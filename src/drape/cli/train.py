@@ -34,7 +34,9 @@ def _train(
     budget: Annotated[str | None, typer.Option(help="Wall-clock time to end within, such as 25m or 2h.")] = None,
     images: Annotated[int | None, typer.Option(help="Length of the run in images; the preset's unless given.")] = None,
     set_: Annotated[list[str] | None, typer.Option("--set", help="One setting, KEY=VALUE; repeatable.")] = None,
-    init: Annotated[Path | None, typer.Option(help="Weights to start from: a file, or the folder of a run.")] = None,
+    init: Annotated[
+        Path | None, typer.Option(help="Weights to start from: a bundled name, a file, or the folder of a run.")
+    ] = None,
     partial: Annotated[bool, typer.Option("--partial", help="Load what fits of --init, and name the rest.")] = False,
     track: Annotated[list[str] | None, typer.Option(help="tensorboard, wandb, or both: tensorboard,wandb.")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
@@ -63,6 +65,7 @@ def _train(
         )
     if partial and init is None:
         raise ConfigError("--partial says how to load --init, which is missing. Name the weights to start from.")
+    from drape.bundled import weights_file
     from drape.training.launch import Launch, launch
     from drape.training.track import parse_names
 
@@ -72,7 +75,7 @@ def _train(
             data=data,
             out=out,
             budget_s=budget_s,
-            init=init,
+            init=None if init is None else weights_file(init),
             partial=partial,
             device=device,
             workers=workers,

@@ -85,8 +85,15 @@ def prepare(net: Net, config: FinetuneConfig, seed: int = 0) -> Net:
     return net
 
 
-def check_base(config: RunConfig, base: RunConfig) -> None:
-    """Raises ConfigError if a run would go on from weights that were trained to predict something else."""
+def check_base(config: RunConfig, base: RunConfig | None) -> None:
+    """Raises ConfigError if a run would go on from weights that were trained to predict something else, or if it has
+    no weights to begin with (`base` is None) and would freeze noise."""
+    if base is None:
+        if config.finetune.train != "all":
+            raise ConfigError(
+                f"finetune.train is {config.finetune.train} but there are no weights to start from. Give --init."
+            )
+        return
     if config.diffusion.target != base.diffusion.target:
         wanted = base.diffusion.target
         raise ConfigError(

@@ -16,6 +16,7 @@ from drape.checkpoint import (
     CONFIG_FILE,
     WEIGHTS_FILE,
     Weights,
+    checkpoints,
     load_into,
     load_weights,
     newest_checkpoint,
@@ -94,6 +95,8 @@ def launch(request: Launch) -> Path:
         check_in_backward(config, engine.world)
         readers = open_readers(config, request.data)
         init = None if request.init is None else load_weights(request.init)
+        if init is None and not checkpoints(out / CHECKPOINTS):
+            finetune.check_base(config, None)
         stack.enter_context(one_line_errors(out))
         with engine.main_first():
             _claim(out, config)
