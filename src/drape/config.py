@@ -15,6 +15,7 @@ from typing import Any, Literal, get_type_hints
 
 from pydantic import TypeAdapter, ValidationError
 
+from drape.devices import Precision
 from drape.errors import ConfigError, did_you_mean
 from drape.nets.config import ParallelUNetConfig
 from drape.settings import (
@@ -62,7 +63,7 @@ class RunConfig:
     accumulate: int = 1
     images: int = 1_000_000
     seed: int = 0
-    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    precision: Precision = "fp32"
     compile: bool = False
     channels_last: bool = True
     checkpoint_blocks: bool = False

@@ -1,11 +1,16 @@
 """Where a net runs: choosing the device by name, and saying in words what it is."""
 
+import os
 import platform
+import sys
 from pathlib import Path
+from typing import Literal
 
 import torch
 
 from drape.errors import ConfigError
+
+Precision = Literal["fp32", "bf16", "fp16"]
 
 
 def pick_device(name: str) -> torch.device:
@@ -31,6 +36,21 @@ def hardware(device: torch.device) -> str:
         return torch.cuda.get_device_name(device)
     threads = torch.get_num_threads()
     return f"{_processor()}, {threads} thread{'s' if threads > 1 else ''}"
+
+
+def autocast(precision: Precision, device: torch.device) -> torch.autocast:
+    """A net's arithmetic in this precision, inside the block; training, validation and sampling use this one."""
+    dtype = torch.float16 if precision == "fp16" else torch.bfloat16
+    return torch.autocast(device.type, dtype, enabled=precision != "fp32")
+
+
+def memory_of(device: torch.device) -> int:
+    """Bytes of memory of a GPU, or of this machine."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_properties(device).total_memory
+    if not hasattr(os, "sysconf"):  # Windows
+        return sys.maxsize
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
 def _processor() -> str:

@@ -13,6 +13,7 @@ from torch import Tensor
 from drape.conditioning import conditions_of
 from drape.config import RunConfig
 from drape.data.sample import TryOnBatch
+from drape.devices import autocast
 from drape.diffusion.guidance import Denoiser, clipped, guided
 from drape.diffusion.prediction import Prediction, predict
 from drape.diffusion.samplers import OnStep, ddim, ddpm, dpmpp_2m, per_image
@@ -108,11 +109,11 @@ def _build_denoiser(net: ParallelUNet, config: RunConfig, conditions: Conditions
 
 
 def _denoiser(net: ParallelUNet, config: RunConfig, conditions: Conditions) -> Denoiser:
-    with _precision(config, conditions):
+    with autocast(config.precision, conditions.agnostic.device):
         cloth = _encode_each_cloth_once(net, conditions) if config.net.caches_cloth else None
 
     def denoise(x_t: Image, log_snr: PerSample) -> Prediction:
-        with _precision(config, conditions):
+        with autocast(config.precision, conditions.agnostic.device):
             output = net(x_t, log_snr, conditions, cloth_features=cloth)
         return predict(config.diffusion.target, output.float(), x_t, log_snr)
 
@@ -127,7 +128,3 @@ def _encode_each_cloth_once(net: ParallelUNet, conditions: Conditions) -> ClothF
     distinct, which = torch.unique(torch.cat(seen, dim=1), dim=0, return_inverse=True)
     first = torch.stack([(which == cloth).nonzero()[0, 0] for cloth in range(len(distinct))])
     return net.encode_cloth(conditions.take(first)).take(which)
-
-
-def _precision(config: RunConfig, conditions: Conditions) -> torch.autocast:
-    return torch.autocast(conditions.agnostic.device.type, torch.bfloat16, enabled=config.precision == "bf16")

@@ -50,10 +50,14 @@ class Clock:
 
 @dataclass(frozen=True, kw_only=True)
 class Step:
-    """What one update was made from: (columns, batch) of per-image losses of all processes, and the gradient's norm."""
+    """What one update was made from: the losses of every image of the batch, and the norm of the gradient.
+
+    perceptual   nan for an image that this term did not see
+    """
 
     weighted: Tensor
     raw: Tensor
+    perceptual: Tensor
     grad_norm: float
     lr: float
     skipped: bool = False
@@ -122,19 +126,21 @@ class Updater:
             state.scaler.unscale_(state.optimizer)
             grad_norm = nn.utils.get_total_norm([p.grad for p in state.net.parameters() if p.grad is not None])
             skipped = self._apply(grad_norm, micros)
-        weighted, raw = self.engine.gather(losses).transpose(0, 1).flatten(1).cpu()
-        return Step(weighted=weighted, raw=raw, grad_norm=full(grad_norm).item(), lr=lr, skipped=skipped)
+        weighted, raw, perceptual = self.engine.gather(losses).transpose(0, 1).flatten(1).cpu()
+        return Step(
+            weighted=weighted, raw=raw, perceptual=perceptual, grad_norm=full(grad_norm).item(), lr=lr, skipped=skipped
+        )
 
     def _backward(self, micro: Micro, *, last: bool) -> Tensor:
-        """Add this micro-batch's part of the gradient; returns its losses, (2, b): weighted and raw."""
+        """Add this micro-batch's part of the gradient; returns its losses, (3, b): weighted, raw and perceptual."""
         engine, state = self.engine, self.state
         batch = micro.batch.to(engine.device, non_blocking=True)
         with engine.synchronised(last):
             losses = diffusion_loss(
                 self.net, engine.config, batch, micro.draws, perceptual=self.perceptual, images_seen=state.images_seen
             )
-            found = torch.stack([losses.weighted.detach(), losses.raw.detach()])
-            if not torch.isfinite(found).all():
+            found = torch.stack([losses.weighted.detach(), losses.raw.detach(), losses.perceptual])
+            if not torch.isfinite(found[:2]).all():
                 what = bad_input(batch) or bad_weight(state.net.state_dict()) or "every input and weight is a number"
                 raise TrainingError(self._not_finite(f"the loss is not finite ({what})", [micro], found[0]))
             share = engine.world / engine.config.batch_size  # gradients are averaged over the processes
@@ -172,6 +178,8 @@ def record_of(step: Step, config: RunConfig, images: int) -> Record:
     bucket = (times(config, images - len(step.raw), len(step.raw)) * NUM_BUCKETS).long()
     parts = {f"loss_q{q}": step.raw[bucket == q].mean().item() for q in range(NUM_BUCKETS) if (bucket == q).any()}
     record = {"images": images, "loss": step.weighted.mean().item(), "grad_norm": step.grad_norm, "lr": step.lr}
+    if not step.perceptual.isnan().all():
+        parts["perceptual"] = step.perceptual.nanmean().item()
     return record | parts | ({"skipped": 1} if step.skipped else {})
 
 

@@ -10,6 +10,7 @@ from torch.nn import functional as F
 from drape.conditioning import conditions_of
 from drape.config import RunConfig
 from drape.data.sample import TryOnBatch
+from drape.devices import autocast
 from drape.diffusion.prediction import add_noise, predict, target_of
 from drape.diffusion.weighting import clipped_snr, min_snr, sigmoid, uniform
 from drape.settings import LossConfig
@@ -52,7 +53,7 @@ def diffusion_loss(
     eps, drop = draws.eps.to(person.device), draws.drop.to(person.device)
     conditions = conditions_of(batch, config, levels=draws.aug_level, noise=draws.aug_eps).null(drop)
     x_t = add_noise(person, eps, log_snr)
-    with autocast(config, person.device):
+    with autocast(config.precision, person.device):
         output = net(x_t, log_snr, conditions).float()
     error = output - target_of(config.diffusion.target, person, eps, log_snr)
     raw = error.square().mean(dim=(1, 2, 3))
@@ -105,12 +106,6 @@ def trained_on(config: RunConfig) -> frozenset[str]:
     """
     loss = config.loss
     return frozenset({loss.perceptual} if loss.perceptual != "none" and loss.perceptual_weight > 0 else ())
-
-
-def autocast(config: RunConfig, device: torch.device) -> torch.autocast:
-    """The net's arithmetic in the run's precision; the loss itself is always computed in fp32."""
-    dtype = torch.float16 if config.precision == "fp16" else torch.bfloat16
-    return torch.autocast(device.type, dtype, enabled=config.precision != "fp32")
 
 
 def _weighted(config: RunConfig, batch: TryOnBatch, error: Image, log_snr: PerSample) -> PerSample:

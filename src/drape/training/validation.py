@@ -36,6 +36,7 @@ from drape.config import RunConfig
 from drape.data.cache import Cached
 from drape.data.loader import Reader
 from drape.data.sample import TryOnBatch
+from drape.devices import autocast
 from drape.diffusion.prediction import add_noise, predict, target_of
 from drape.diffusion.schedule import CosineSchedule, resolution_shift
 from drape.errors import DataError
@@ -183,12 +184,12 @@ class Validator:
         conditions = _inference_conditions(config, batch)
         cloth = None
         if config.net.caches_cloth:
-            with _autocast(config, device):
+            with autocast(config.precision, device):
                 cloth = net.encode_cloth(conditions)
 
         def ask(rows: "_Rows", index: Tensor) -> Tensor:
             features = None if cloth is None else cloth.take(index)
-            with _autocast(config, device):
+            with autocast(config.precision, device):
                 output: Tensor = net(rows.x_t, rows.log_snr, conditions.take(index), cloth_features=features)
             return output.float()
 
@@ -322,8 +323,3 @@ def _evaluating(net: nn.Module) -> Iterator[None]:
     finally:
         for module, mode in modes:
             module.training = mode
-
-
-def _autocast(config: RunConfig, device: torch.device) -> torch.autocast:
-    dtype = torch.float16 if config.precision == "fp16" else torch.bfloat16
-    return torch.autocast(device.type, dtype, enabled=config.precision != "fp32")
