@@ -73,7 +73,7 @@ def _sweep(
     spec = Spec(
         preset=preset, settings=_settings(set_ or [], base, images), config=base.to_dict(), data=str(data.resolve()),
         budget=budget, search=tuple(search or ()), sampler=sampler, pruner=pruner, seed=seed,
-    )  # type: ignore[arg-type]  # Spec checks the words  # fmt: skip
+    )  # fmt: skip
     count = _check(spec, base, trials)
     study = _search(spec, out, count, workers, budget_s, device)
     return _report(spec, study, out)

@@ -1,4 +1,4 @@
-"""The picture of a study: the score of every trial, and against each searched setting."""
+"""The picture of a study: the score of every trial, on its way and at its end, and against each searched setting."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 FILES = ("sweep.png", "sweep.svg")
 WIDTH, HEIGHT, COLUMNS = 3.6, 3.0, 3  # inches of a panel; panels in a row
 BLUE, GRAY, RED, GREEN = "#2f6db5", "#9a9a9a", "#c0392b", "#2e8b57"
+COLOURS = {"pruned": GRAY, "finished": BLUE}
 
 
 def draw(out: Path, found: Sequence[Result], space: Space, importance: Mapping[str, float]) -> list[Path]:
@@ -22,7 +23,7 @@ def draw(out: Path, found: Sequence[Result], space: Space, importance: Mapping[s
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    panels = 1 + len(space.parameters) + bool(importance)
+    panels = 2 + len(space.parameters) + bool(importance)
     columns = min(COLUMNS, panels)
     rows = -(-panels // columns)
     # A fixed salt and no date: the same study gives the same bytes.
@@ -32,10 +33,11 @@ def draw(out: Path, found: Sequence[Result], space: Space, importance: Mapping[s
         FigureCanvasAgg(figure)
         axes = figure.subplots(rows, columns, squeeze=False).ravel()
         _by_trial(axes[0], found)
-        for place, parameter in zip(axes[1:], space.parameters, strict=False):
+        _curves(axes[1], found)
+        for place, parameter in zip(axes[2:], space.parameters, strict=False):
             _slice(place, found, parameter)
         if importance:
-            _importance(axes[1 + len(space.parameters)], importance)
+            _importance(axes[2 + len(space.parameters)], importance)
         for place in axes[panels:]:
             place.set_axis_off()
         paths = [out / name for name in FILES]
@@ -48,7 +50,7 @@ def draw(out: Path, found: Sequence[Result], space: Space, importance: Mapping[s
 
 def _by_trial(axes: "Axes", found: Sequence[Result]) -> None:
     """Every trial's score by its number, and the best so far."""
-    _points(axes, [(each.number, each) for each in found])
+    _points(axes, [(float(each.number), each) for each in found])
     best: list[tuple[int, float]] = []
     for each in sorted(finished(found), key=lambda each: each.number):
         score = each.score if each.score is not None else float("inf")
@@ -59,18 +61,35 @@ def _by_trial(axes: "Axes", found: Sequence[Result]) -> None:
         if each.state == "failed":
             axes.plot(each.number, 0.03, "x", color=RED, transform=axes.get_xaxis_transform(), label="failed")
     axes.set_xlabel("trial")
-    axes.set_ylabel("score of the stable validation (lower is better)")
+    axes.set_ylabel("score (lower is better)")
     axes.xaxis.get_major_locator().set_params(integer=True)
     named = dict(zip(*reversed(axes.get_legend_handles_labels()), strict=True))
     if named:
         axes.legend(named.values(), named.keys(), frameon=False)
 
 
+def _curves(axes: "Axes", found: Sequence[Result]) -> None:
+    """The scores on the way, which decide what is pruned, and the last one."""
+    best = next(iter(finished(found)), None)
+    steps = [step for each in found for step in each.scores]
+    for each in found:
+        points = list(each.scores.items())
+        if each.state == "finished" and each.score is not None:
+            points.append((max(steps, default=0) + 1, each.score))
+        colour = GREEN if best is not None and each.number == best.number else COLOURS.get(each.state, RED)
+        if points:
+            axes.plot(*zip(*points, strict=True), ".-", color=colour, linewidth=1, markersize=4)
+    axes.set_xlabel("validation")
+    axes.set_ylabel("score")
+    axes.xaxis.get_major_locator().set_params(integer=True)
+
+
 def _slice(axes: "Axes", found: Sequence[Result], parameter: Parameter) -> None:
     """Scores against one setting; the others vary too."""
     shown = [each for each in found if parameter.key in each.settings]
     if parameter.kind == "choice":
-        _points(axes, [(parameter.choices.index(each.settings[parameter.key]), each) for each in shown])
+        places = [float(parameter.choices.index(each.settings[parameter.key])) for each in shown]
+        _points(axes, list(zip(places, shown, strict=True)))
         axes.set_xticks(range(len(parameter.choices)), parameter.choices)
         axes.set_xlim(-0.5, len(parameter.choices) - 0.5)
     else:
@@ -92,7 +111,8 @@ def _importance(axes: "Axes", importance: Mapping[str, float]) -> None:
 def _points(axes: "Axes", placed: Sequence[tuple[float, Result]]) -> None:
     """Whole trials filled, pruned ones hollow at the score they had reached, the best one ringed."""
     best = next(iter(finished([each for _, each in placed])), None)
-    for state, face, edge in (("pruned", "none", GRAY), ("finished", BLUE, BLUE)):
+    for state, edge in COLOURS.items():
+        face = "none" if state == "pruned" else edge
         points = [(x, each.score) for x, each in placed if each.state == state and each.score is not None]
         if points:
             axes.scatter(*zip(*points, strict=True), s=22, facecolors=face, edgecolors=edge, label=state, zorder=2)

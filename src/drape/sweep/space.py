@@ -172,7 +172,7 @@ def _range(key: str, kind: Any, values: str) -> Parameter:
         raise ConfigError(f"--search {key}: {kind}:{values} is no range, expected LOW below HIGH.")
     if kind == "log" and low <= 0:
         raise ConfigError(f"--search {key}: log:{values} starts at {low:g}, expected a number above 0.")
-    return Parameter(key=key, kind=kind, low=low, high=high)
+    return Parameter(key=key, kind=kind, low=float(low), high=float(high))
 
 
 def split_choices(text: str) -> tuple[str, ...]:

@@ -1,7 +1,7 @@
 """A study on disk: what is searched, which trials there are, and which of them nobody is working on.
 
     OUT/study.json      the spec: the same command continues it, another one is refused
-    OUT/study.db        the trials (Optuna's, SQLite)
+    OUT/trials.jsonl    the trials, as Optuna's journal
     OUT/trials/NNN      an ordinary run, which resumes exactly
     OUT/locks/NNN.lock  held by the process that works on the trial
 
@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Any
 
 from drape.config import RunConfig, from_dict
 from drape.errors import CheckpointError, ConfigError
@@ -27,13 +27,12 @@ if TYPE_CHECKING:
     from optuna.study import Study
     from optuna.trial import FrozenTrial, Trial
 
-Sampler = Literal["tpe", "random", "grid"]
-Pruner = Literal["median", "hyperband", "none"]
+SAMPLERS = ("tpe", "random", "grid")
+PRUNERS = ("median", "hyperband", "none")
 
 SPEC_FILE = "study.json"
-DATABASE = "study.db"
+JOURNAL_FILE = "trials.jsonl"
 NAME = "drape"
-BUSY_S = 120.0  # how long a worker waits for the others' writes
 BUDGET_STEPS = 10  # scores of runs on a budget are compared at every tenth of it
 
 
@@ -54,14 +53,14 @@ class Spec:
     data: str
     budget: str | None
     search: tuple[str, ...]
-    sampler: Sampler
-    pruner: Pruner
+    sampler: str
+    pruner: str
     seed: int
 
     def __post_init__(self) -> None:
-        for name, kind in (("sampler", Sampler), ("pruner", Pruner)):
-            if getattr(self, name) not in get_args(kind):
-                raise ConfigError(f"--{name} is {getattr(self, name)!r}, expected {', '.join(get_args(kind))}.")
+        for name, known in (("sampler", SAMPLERS), ("pruner", PRUNERS)):
+            if getattr(self, name) not in known:
+                raise ConfigError(f"--{name} is {getattr(self, name)!r}, expected one of {', '.join(known)}.")
 
     @property
     def base(self) -> RunConfig:
@@ -118,22 +117,22 @@ def require_optuna() -> None:
 def open_study(out: Path, spec: Spec) -> "Study":
     """The study in `out`, made if there is none yet.  Raises CheckpointError if its file is damaged."""
     import optuna
-    from sqlalchemy.engine import URL
-    from sqlalchemy.exc import SQLAlchemyError
 
+    from drape.sweep.journal import Journal
     from drape.sweep.samplers import build_pruner, build_sampler
 
-    url = URL.create("sqlite", database=str(out / DATABASE)).render_as_string()
+    path = out / JOURNAL_FILE
+    sampler, pruner = build_sampler(spec), build_pruner(spec)
     try:
         with locked(out, "study"):
-            storage = optuna.storages.RDBStorage(url, engine_kwargs={"connect_args": {"timeout": BUSY_S}})
+            storage = optuna.storages.JournalStorage(Journal(path, _lock_file(out, "journal")))
             return optuna.create_study(
                 storage=storage, study_name=NAME, direction="minimize", load_if_exists=True,
-                sampler=build_sampler(spec), pruner=build_pruner(spec),
+                sampler=sampler, pruner=pruner,
             )  # fmt: skip
-    except (SQLAlchemyError, optuna.exceptions.OptunaError) as error:
-        reason = " ".join(str(getattr(error, "orig", None) or error).split())
-        raise CheckpointError(f"{out / DATABASE} cannot be used ({reason}). Choose another --out.") from error
+    except (ValueError, TypeError, LookupError, OSError, optuna.exceptions.OptunaError) as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise CheckpointError(f"{path} cannot be used ({reason}). Choose another --out.") from error
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from drape.config import RunConfig
 from drape.errors import ConfigError, TrainingError
@@ -23,17 +23,13 @@ MOST_DEATHS = 3  # of the process that works on a trial, without a step further 
 WEIGHTS = "ema"  # the net that is judged
 
 OnValidation = Callable[[int, float, dict[str, float]], None]
+Runner = Callable[[RunConfig, Path, OnValidation], None]
+"""Trains a config in a folder, or goes on there; see `Train`."""
 Say = Callable[[str], None]
 
 
 class Pruned(Exception):
     """Raised by a runner after the checkpoint of a trial that `on_validation` ended early."""
-
-
-class Runner(Protocol):
-    """Trains one config in one folder, or goes on there; see `train`."""
-
-    def __call__(self, config: RunConfig, run: Path, on_validation: OnValidation) -> None: ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,7 +65,7 @@ class Worker:
         texts = self.spec.space.suggest(claim.trial)
         words = ", ".join(f"{key}={text}" for key, text in texts.items())
         begun = _last_images(claim.run / TRAINING)
-        self.say(f"trial {claim.number}: {words}" + (f", on from image {begun:,}" if begun else ""))
+        self.say(f"trial {claim.number}: {words}" + (", going on" if begun else ""))
         try:
             _count_deaths(claim, begun)
             config = self.spec.space.config(self.spec.base, texts)
