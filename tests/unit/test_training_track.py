@@ -139,6 +139,41 @@ def test_no_tracker_is_a_tracker_too() -> None:
     trackers.close()
 
 
+def shown_by_tensorboard(out: Path) -> dict[str, list[tuple[int, float]]]:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    shown = EventAccumulator(str(out / "tensorboard"))
+    shown.Reload()
+    return {name: [(e.step, e.value) for e in shown.Scalars(name)] for name in shown.Tags()["scalars"]}
+
+
+def test_a_run_killed_before_its_first_checkpoint_begins_anew_and_shows_nothing_twice(tmp_path: Path) -> None:
+    for value in (0.25, 0.5):
+        trackers = build_trackers(["tensorboard"], tmp_path, {}, -1)
+        log = Log(tmp_path / "validation.jsonl", -1, listener=trackers.validation)
+        log.write(images=0, weights="ema", loss=value)
+        log.write(images=8, weights="ema", loss=value)
+        log.close()
+        trackers.close()
+    assert shown_by_tensorboard(tmp_path) == {"validation/ema/loss": [(0, 0.5), (8, 0.5)]}
+
+
+def test_an_event_file_cut_anywhere_is_made_whole_on_resume(tmp_path: Path) -> None:
+    trackers = build_trackers(["tensorboard"], tmp_path, {}, -1)
+    log = Log(tmp_path / "log.jsonl", -1, listener=trackers.training)
+    for images in (8, 16, 24):
+        log.write(images=images, loss=1 / images)
+    trackers.close()
+    (path,) = (tmp_path / "tensorboard").iterdir()
+    whole = path.read_bytes()
+    for cut in (1, 30, len(whole) // 2, len(whole) - 20, len(whole)):
+        path.write_bytes(whole[: len(whole) - cut])
+        build_trackers(["tensorboard"], tmp_path, {}, 24).close()
+        assert shown_by_tensorboard(tmp_path) == {"train/loss": [(8, 1 / 8), (16, 1 / 16), (24, pytest.approx(1 / 24))]}
+        for later in set((tmp_path / "tensorboard").iterdir()) - {path}:
+            later.unlink()
+
+
 CHILD = """
 import os, signal, sys
 from pathlib import Path
@@ -150,11 +185,12 @@ out, seen, last, killed = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]),
 trackers = build_trackers(("tensorboard", "wandb"), out, {"name": "tiny", "optim": {"lr": 1e-4}}, seen)
 log = Log(out / "log.jsonl", seen, listener=trackers.training)
 validation = Log(out / "validation.jsonl", seen, listener=trackers.validation)
-for images in range(seen + 8, last + 1, 8):
-    log.write(images=images, loss=1 / images, lr=1e-4)
+for images in range(max(seen + 8, 0) // 8 * 8, last + 1, 8):
+    if images:
+        log.write(images=images, loss=1 / images, lr=1e-4)
     if images % 80 == 0:
         for weights in ("ema", "online"):
-            validation.write(images=images, weights=weights, loss=2 / 3 / images)
+            validation.write(images=images, weights=weights, loss=2 / 3 / (images + 1))
         path = out / "previews" / f"{images:012d}.png"
         Image.new("RGB", (8, 6), (images // 8, 1, 2)).save(path)
         trackers.picture(images, path)
@@ -166,13 +202,13 @@ trackers.close()
 
 @pytest.fixture(scope="module")
 def tracked(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run of both trackers that was killed 160 images after its checkpoint and resumed; W&B offline."""
+    """A run of both trackers that was killed 320 images after its checkpoint and resumed; W&B offline."""
     out = tmp_path_factory.mktemp("tracked") / "run"
     (out / "previews").mkdir(parents=True)
     config = {"name": "tiny", "optim": {"lr": 1e-4}}
     (out / "config.json").write_text(json.dumps(config))
     environment = {key: value for key, value in os.environ.items() if not key.startswith("WANDB_")}
-    for seen, last, end, code in ((0, 800, "killed", -signal.SIGKILL), (640, 960, "finished", 0)):
+    for seen, last, end, code in ((-1, 1_600, "killed", -signal.SIGKILL), (1_280, 1_920, "finished", 0)):
         command = [sys.executable, "-c", CHILD, str(out), str(seen), str(last), end]
         finished = subprocess.run(
             command, env={**environment, "WANDB_MODE": "offline"}, capture_output=True, text=True, timeout=120
@@ -198,7 +234,7 @@ def test_event_files_and_offline_files_hold_the_numbers_of_the_json_lines_each_o
     assert [(row.tracker, row.what, row.expected) for row in table] == [
         (tracker, what, points)
         for tracker in ("tensorboard", "wandb")
-        for what, points in (("train/", 240), ("validation/", 24), ("preview", 12))
+        for what, points in (("train/", 480), ("validation/", 50), ("preview", 25))
     ]
     assert all(row.ok for row in table), table
     assert all(row.largest == 0.0 for row in table if row.tracker == "wandb")

@@ -62,7 +62,7 @@ def build_trackers(names: Sequence[str], out: Path, config: Mapping[str, Any], i
 
     names         from `parse_names`; none in all processes but the main one
     config        `RunConfig.to_dict()`
-    images_seen   of the checkpoint that the run goes on from; 0 for a new run
+    images_seen   of the checkpoint that the run goes on from; -1 where there is none
     Raises ConfigError if the package of a tracker is missing.
     """
     factories = {name: FACTORIES[name]() for name in names}
