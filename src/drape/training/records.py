@@ -29,7 +29,7 @@ def parse(line: bytes) -> Record | None:
 
 def lines(path: Path) -> Iterator[bytes]:
     """The lines of a file with their line breaks, none if there is no such file."""
-    if path.exists():
+    if path.is_file():
         with path.open("rb") as file:
             yield from file
 

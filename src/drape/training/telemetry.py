@@ -60,7 +60,7 @@ def _cut(path: Path, images_seen: int) -> None:
     """Keep the whole lines of up to so many images; the file is replaced in one rename, and only if that changes it."""
     kept = [line for line in lines(path) if (record := parse(line)) and record["images"] <= images_seen]
     whole = b"".join(kept)
-    if not path.exists() or path.stat().st_size == len(whole):
+    if not path.is_file() or path.stat().st_size == len(whole):
         return
     part = path.with_name(f".{path.name}.part")
     with part.open("wb") as file:
