@@ -36,7 +36,7 @@ from rich.progress import Progress, track
 from torch import Tensor
 
 from drape.config import DataConfig, RunConfig
-from drape.data.files import read_warp
+from drape.data.images import size_of
 from drape.data.sample import TryOnSample
 from drape.data.transforms import resize_mask, resize_rgb, to_bytes, to_signed
 from drape.data.viton_hd import VitonHD
@@ -118,27 +118,26 @@ def read_cases(folder: Path, config: RunConfig | None, people: int) -> list[Case
     """The first people of the test split, each with the cloth of the unpaired list, at the net's size."""
     sizes = {"size": (64, 48)} if config is None else {"size": config.resolution, "cloth_size": config.cloth_size}
     data = DataConfig(mask="shipped") if config is None else config.data
-    options = {"agnostic": data.agnostic, "mask": data.mask, "pose": data.pose}
+    options = {"agnostic": data.agnostic, "mask": data.mask, "pose": data.pose, "fit": data.fit}
     given = VitonHD(folder, split="test", setting="unpaired", fields=FIELDS, **sizes, **options)
-    files = [folder / "test" / "warp-counterfactual" / f"{person}.npz" for person, _ in given.ids[:people]]
     if len(given) < people:
         raise DataError(f"{folder} has {len(given)} unpaired people, expected {people}. Make more, or give --people.")
-    warps = [torch.from_numpy(read_warp(file).transpose(2, 0, 1).copy()) for file in files]
-    size, exact = tuple(warps[0].shape[-2:]), ("person", "cloth", "cloth_mask")
-    truth = VitonHD(folder, split="test", setting="counterfactual", size=size, fields=exact)
+    height, width = size_of(given.folders.path("person", given.ids[0][0]))
+    drawn = {"size": (height, width)}
+    if data.fit == "square":  # no pixel of the square person or of the padded cloth is made larger or smaller
+        drawn = {"size": (width, width), "cloth_size": (height, height)}
+    exact = ("person", "cloth", "cloth_mask", "warp")
+    truth = VitonHD(folder, split="test", setting="counterfactual", fields=exact, **drawn, **options)
     assert given.ids == truth.ids
     indices = track(range(people), "reading", console=Console(stderr=True))
-    return [case_of(given[i], truth[i], warps[i]) for i in indices]
+    return [case_of(given[i], truth[i]) for i in indices]
 
 
-def case_of(given: TryOnSample, truth: TryOnSample, warp: Tensor) -> Case:
-    """What is given at the net's size; the truth at the size it was drawn, shrunk only after the warp.
-
-    warp   for each pixel of the counterfactual the flat cloth's pixel it shows, (2, h, w) in [0, 1], NaN where none
-    """
+def case_of(given: TryOnSample, truth: TryOnSample) -> Case:
+    """What is given at the net's size; the truth at the size it was drawn, shrunk only after the warp."""
     size = tuple(given.agnostic.shape[-2:])
-    warped = true_warp(truth.person, truth.cloth, truth.cloth_mask, warp)
-    dressed = resize_mask(~warp.isnan().any(dim=0).numpy(), size)
+    warped = true_warp(truth.person, truth.cloth, truth.cloth_mask, truth.warp)
+    dressed = resize_mask(~truth.warp.isnan().any(dim=0).numpy(), size)
     return Case(
         given=given,
         truth=shrunk(truth.person, size),

@@ -101,6 +101,11 @@ class RunConfig:
                     f"{name} is {size[0]}x{size[1]} (height x width) but this net needs multiples of {stride}. "
                     f"Use {near[0]}x{near[1]}, say."
                 )
+            if self.data.fit == "square" and size[0] != size[1]:
+                raise ConfigError(
+                    f"{name} is {size[0]}x{size[1]} (height x width) but data.fit is square. "
+                    f"Set data.fit=whole, or {name} to [{size[0]}, {size[0]}]."
+                )
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data: dicts, lists, strings, numbers."""

@@ -103,7 +103,7 @@ def paper_128() -> RunConfig:
         resolution=(128, 128),
         diffusion=PAPER_DIFFUSION,
         noise_aug=NoiseAugConfig(train_max=1.0),
-        data=DataConfig(cloth_kind="worn", agnostic="paper", flip=0.0),
+        data=DataConfig(cloth_kind="worn", fit="square", agnostic="paper", flip=0.0),
         optim=PAPER_OPTIM,
         batch_size=256,
         images=PAPER_IMAGES,

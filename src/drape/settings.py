@@ -102,6 +102,8 @@ class NoiseAugConfig:
 class DataConfig:
     """Which record the reader makes, and its augmentation.
 
+    fit         "whole" keeps the pictures as they are, and their aspect ratio must be the net's; "square" cuts people
+                to squares around the upper body and pads flat clothes, for square nets  [drape.data.crop]
     pose        "read" needs joints for every person; "null" asks for the null pose explicitly
     mask        "computed" makes the agnostic mask from parse and joints; "shipped" reads the data set's own
     settings    which targets to train on: "paired", people in their own cloth; with "counterfactual", also in
@@ -111,6 +113,7 @@ class DataConfig:
 
     layout: Literal["viton-hd", "dresscode"] = "viton-hd"
     cloth_kind: Literal["flat", "worn"] = "flat"
+    fit: Literal["whole", "square"] = "whole"
     agnostic: Literal["v3.2", "paper"] = "v3.2"
     mask: Literal["computed", "shipped"] = "computed"
     pose: Literal["read", "null"] = "read"

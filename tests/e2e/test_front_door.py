@@ -367,7 +367,9 @@ def test_a_white_cloth_is_no_error(pipeline: TryOnPipeline) -> None:
 
 def test_settings_run_from_fast_to_slow_and_options_win_over_them() -> None:
     costs = [how.steps * (1 if how.guidance == 1 else 2) for how in SETTINGS.values()]
-    assert list(SETTINGS) == ["quick", "standard", "fine"] and costs == sorted(costs)
+    assert list(SETTINGS) == ["quick", "standard", "fine", "paper-256", "paper-128"] and costs == sorted(costs)
+    for name, steps in (("paper-128", 256), ("paper-256", 128)):  # [Zhu et al. 2023, sec. 4]
+        assert SETTINGS[name] == SamplingConfig(sampler="ddpm", steps=steps, guidance=2.0)
     assert sampling("fine", steps=3, guidance=2.0) == replace(SETTINGS["fine"], steps=3, guidance=2.0)
 
 

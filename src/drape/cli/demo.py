@@ -47,6 +47,7 @@ def _demo(
     """Dress everybody in everything: a contact sheet (PNG) and a web page that needs no network."""
     from drape import bundled
     from drape.pipeline.tryon import TryOnPipeline, check_seeds, sampling
+    from drape.sampling import SamplingConfig
 
     check_folder(out)
     how = sampling(setting, steps=steps, guidance=guidance)
@@ -63,6 +64,8 @@ def _demo(
         rows = pipeline.dress_all(wearers, worn, seed=seed, how=how, on_images=progress)
     again = {"--person": wearers[0], "--cloth": worn[0], "--weights": pipeline.name, "--steps": how.steps}
     again |= {"--guidance": f"{how.guidance:g}", "--seed": seed, "--out": "out.png"}
+    if how.sampler != SamplingConfig().sampler:
+        again |= {"--setting": setting}
     command = shlex.join(["drape", "try-on", *(str(word) for option in again.items() for word in option)])
     files = _write(out, rows, pipeline, how, command)
     record = {

@@ -14,6 +14,7 @@ from jaxtyping import Bool, Float, UInt8
 from numpy import ndarray
 
 from drape.data.agnostic import agnostic_mask, agnostic_mask_dress, agnostic_mask_lower, agnostic_mask_paper
+from drape.data.crop import LOWER_BODY, UPPER_BODY, WHOLE_BODY, Fit
 from drape.data.files import Folders, read_pairs
 from drape.data.images import read_labels
 from drape.data.parse_labels import ATR_NAMES, ATR_TO_CIHP
@@ -25,6 +26,8 @@ from drape.errors import ConfigError, DataError
 
 Category = Literal["upper_body", "lower_body", "dresses"]
 CATEGORIES: tuple[Category, ...] = ("upper_body", "lower_body", "dresses")
+BODIES = {"upper_body": UPPER_BODY, "lower_body": LOWER_BODY, "dresses": WHOLE_BODY}
+"""Joints by which fit="square" places its square."""
 LICENCE = "DressCode licence: non-profit academic research only"
 JOINTS_SIZE = (512, 384)
 """(height, width) of the pixels that keypoints/ counts in; images are 1024x768."""
@@ -50,7 +53,7 @@ class DressCode(FolderReader):
     Other arguments and errors are those of VitonHD; there is neither a counterfactual nor a worn cloth here.
     """
 
-    settings_names = ("category", "split", "setting", "size", "cloth_size", "fields", "pose", "agnostic")
+    settings_names = ("category", "split", "setting", "size", "cloth_size", "fit", "fields", "pose", "agnostic")
     cloth_kind: ClothKind = "flat"
 
     def __init__(
@@ -62,6 +65,7 @@ class DressCode(FolderReader):
         setting: Setting = "paired",
         size: Size = (1024, 768),
         cloth_size: Size | None = None,
+        fit: Fit = "whole",
         fields: Sequence[str] = DEFAULT_FIELDS,
         pose: PoseSource = "read",
         agnostic: Literal["v3.2", "paper"] = "v3.2",
@@ -69,6 +73,7 @@ class DressCode(FolderReader):
         self.root = Path(root)
         self.category, self.split, self.setting = category, split, setting
         self.size, self.cloth_size = size, cloth_size or size
+        self.fit: Fit = fit
         self.fields = tuple(fields)
         self.pose, self.agnostic = pose, agnostic
         self.check_choices(
@@ -78,6 +83,7 @@ class DressCode(FolderReader):
             pose=("read", "null"),
             agnostic=("v3.2", "paper"),
         )
+        self.body = BODIES[self.category]
         if "warp" in self.fields:
             raise ConfigError("DressCode has no warp. Leave warp out of the fields.")
         if agnostic == "paper" and category != "upper_body":

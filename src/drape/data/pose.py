@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from numpy import ndarray
 from torch import Tensor
 
@@ -50,10 +50,17 @@ def to_pose(joints: Joints, size: tuple[int, int]) -> Float[Tensor, "18 3"]:
     height, width = size
     points = joints[list(COCO_IN_BODY25)]
     x, y = points[:, 0] / width, points[:, 1] / height
-    visible = np.isfinite(points).all(axis=1) & (points[:, 2] > 0) & (points[:, :2] != 0).any(axis=1)
-    visible &= (x >= 0) & (x <= 1) & (y >= 0) & (y <= 1)
+    visible = are_visible(joints, size)[list(COCO_IN_BODY25)]
     pose = np.where(visible[:, None], np.stack([x, y, np.ones_like(x)], axis=1), 0.0)
     return torch.from_numpy(pose.astype(np.float32))
+
+
+def are_visible(joints: Joints, size: tuple[int, int]) -> Bool[ndarray, " 25"]:
+    """True for the joints that were found and lie inside an image of `size` (height, width)."""
+    height, width = size
+    x, y = joints[:, 0] / width, joints[:, 1] / height
+    found = np.isfinite(joints).all(axis=1) & (joints[:, 2] > 0) & (joints[:, :2] != 0).any(axis=1)
+    return found & (x >= 0) & (x <= 1) & (y >= 0) & (y <= 1)
 
 
 def null_pose() -> Float[Tensor, "18 3"]:

@@ -15,8 +15,10 @@ from jaxtyping import Bool, Float, UInt8
 from numpy import ndarray
 from torch import Tensor
 
+from drape.data import crop
 from drape.data import pose as poses
 from drape.data.compact import READABLE, Compact, Words, planes, stored_names, to_sample
+from drape.data.crop import UPPER_BODY, Box, Fit
 from drape.data.files import Folders, read_warp
 from drape.data.images import read_labels, read_mask, read_rgb, size_of
 from drape.data.sample import ClothKind, TryOnSample
@@ -41,7 +43,10 @@ class FolderReader(ABC):
     pose: PoseSource
     size: Size
     cloth_size: Size
+    fit: Fit
     fields: tuple[str, ...]
+    body: tuple[int, ...] = UPPER_BODY
+    """BODY_25 joints by which fit="square" places its square."""
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -52,6 +57,10 @@ class FolderReader(ABC):
     def by_id(self, person_id: str) -> TryOnSample:
         """The (first) record of a person.  Raises DataError with the nearest known id."""
         return self[self.folders.index_of(person_id, [person for person, _ in self.ids])]
+
+    def box(self, person_id: str) -> Box:
+        """The part of the person's photo that their record shows, in pixels of the file."""
+        return Files(self, person_id, person_id).person_box
 
     @property
     def settings(self) -> dict[str, object]:
@@ -84,6 +93,8 @@ class FolderReader(ABC):
         for name, values in known.items():
             if getattr(self, name) not in values:
                 raise ConfigError(f"{name} is {getattr(self, name)!r}, expected one of {', '.join(values)}.")
+        if self.fit not in ("whole", "square"):
+            raise ConfigError(f"fit is {self.fit!r}, expected one of whole, square.")
         unknown = [name for name in self.fields if name not in READABLE]
         if unknown:
             raise ConfigError(f"unknown field {unknown[0]!r}. A reader knows {', '.join(READABLE)}.")
@@ -91,6 +102,11 @@ class FolderReader(ABC):
             height, width = getattr(self, name)
             if height < 1 or width < 1:
                 raise ConfigError(f"{name} is {height}x{width}, expected (height, width) of at least one pixel.")
+            if self.fit == "square" and height != width:
+                raise ConfigError(
+                    f"{name} is {height}x{width} (height x width) but fit is square (data.fit=square). "
+                    f"Ask for {height}x{height}, or for fit=whole."
+                )
 
 
 class Files:
@@ -112,7 +128,8 @@ class Files:
         """(height, width) of the person's file, which all its other files must have."""
         path = self.person_path("person")
         size = size_of(path)
-        check_aspect(size, self.reader.size, str(path))
+        if self.reader.fit == "whole":
+            check_aspect(size, self.reader.size, str(path))
         return size
 
     @cached_property
@@ -120,8 +137,27 @@ class Files:
         """(height, width) of the cloth's file."""
         path = self.cloth_path("cloth")
         size = size_of(path)
-        check_aspect(size, self.reader.cloth_size, str(path))
+        if self.reader.fit == "whole":
+            check_aspect(size, self.reader.cloth_size, str(path))
         return size
+
+    @cached_property
+    def person_box(self) -> Box:
+        """The part of the person's images that the record shows."""
+        if self.reader.fit == "whole":
+            return crop.whole(self.person_size)
+        joints = None if self.reader.pose == "null" else self.full_joints
+        return crop.square_inside(self.person_size, joints, self.reader.body)
+
+    @cached_property
+    def cloth_box(self) -> Box:
+        """The part of the cloth's images that the record shows; for a flat cloth in a square, all and more."""
+        if self.reader.fit == "whole":
+            return crop.whole(self.cloth_size)
+        if self.reader.cloth_kind == "flat":
+            return crop.square_around(self.cloth_size)
+        joints = None if self.reader.pose == "null" else self.full_cloth_joints
+        return crop.square_inside(self.cloth_size, joints, self.reader.body)
 
     @cached_property
     def full_parse(self) -> UInt8[ndarray, "h w"]:
@@ -134,10 +170,16 @@ class Files:
         """The person's joints in pixels of its file."""
         return self.reader.joints(self.person_path("joints"), self.person_size)
 
+    @cached_property
+    def full_cloth_joints(self) -> Float[ndarray, "25 3"]:
+        """The joints of whoever wears the cloth, in pixels of the cloth's file."""
+        return self.reader.joints(self.cloth_path("joints"), self.cloth_size)
+
     def image(self, kind: str) -> Tensor:
         """An image as large as the person's."""
         path = self.person_path(kind)
-        return planes(resize_rgb(check_size(path, read_rgb(path), self.person_size, "person"), self.reader.size))
+        rgb = check_size(path, read_rgb(path), self.person_size, "person")
+        return planes(resize_rgb(crop.cut(rgb, self.person_box), self.reader.size))
 
     def person(self) -> Tensor:
         return self.image("counterfactual" if self.reader.setting == "counterfactual" else "person")
@@ -150,33 +192,37 @@ class Files:
 
     def cloth(self) -> Tensor:
         path = self.cloth_path("cloth")
-        return planes(resize_rgb(check_size(path, read_rgb(path), self.cloth_size, "cloth"), self.reader.cloth_size))
+        rgb = check_size(path, read_rgb(path), self.cloth_size, "cloth")
+        return planes(resize_rgb(crop.cut(rgb, self.cloth_box, fill=crop.border_colour(rgb)), self.reader.cloth_size))
 
     def cloth_mask(self) -> Tensor:
         path = self.cloth_path("cloth_mask")
         mask = check_size(path, read_mask(path), self.cloth_size, "cloth")
-        return _mask_tensor(resize_mask(mask, self.reader.cloth_size))
+        return _mask_tensor(resize_mask(crop.cut(mask, self.cloth_box), self.reader.cloth_size))
 
     def parse(self) -> Tensor:
-        return torch.from_numpy(np.array(resize_labels(self.full_parse, self.reader.size)))
+        return torch.from_numpy(np.array(resize_labels(crop.cut(self.full_parse, self.person_box), self.reader.size)))
 
     def agnostic_mask(self) -> Tensor:
-        return _mask_tensor(shrink_mask(self.reader.hidden(self), self.reader.size))
+        return _mask_tensor(shrink_mask(crop.cut(self.reader.hidden(self), self.person_box), self.reader.size))
 
     def pose(self) -> Tensor:
         if self.reader.pose == "null":
             return poses.null_pose()
-        return poses.to_pose(self.full_joints, self.person_size)
+        return poses.to_pose(crop.joints_in(self.full_joints, self.person_box), self.person_box.size)
 
     def cloth_pose(self) -> Tensor:
         if self.reader.cloth_kind == "flat" or self.reader.pose == "null":
             return poses.null_pose()
-        return poses.to_pose(self.reader.joints(self.cloth_path("joints"), self.cloth_size), self.cloth_size)
+        return poses.to_pose(crop.joints_in(self.full_cloth_joints, self.cloth_box), self.cloth_box.size)
 
     def warp(self) -> Tensor:
         path = self.person_path("counterfactual_warp" if self.reader.setting == "counterfactual" else "warp")
         values = check_size(path, read_warp(path), self.person_size, "person")
-        return torch.from_numpy(np.array(resize_map(values, self.reader.size).transpose(2, 0, 1)))
+        shown = resize_map(crop.cut(values, self.person_box), self.reader.size)
+        if self.reader.fit == "square":  # else nobody needs to know how large the cloth is
+            shown = crop.points_in(shown, self.cloth_size, self.cloth_box)
+        return torch.from_numpy(np.array(shown.transpose(2, 0, 1)))
 
 
 _READ = {

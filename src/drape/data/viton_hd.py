@@ -14,6 +14,7 @@ from jaxtyping import Bool
 from numpy import ndarray
 
 from drape.data.agnostic import agnostic_mask, agnostic_mask_paper, mask_of_gray
+from drape.data.crop import Fit
 from drape.data.files import Folders, read_pairs
 from drape.data.images import read_mask, read_rgb
 from drape.data.reader import DEFAULT_FIELDS, Files, FolderReader, PoseSource, Setting, check_size
@@ -46,7 +47,9 @@ FOLDERS = {
 class VitonHD(FolderReader):
     """Records of one split of a VITON-HD, HR-VITON or mannequin folder.
 
-    size, cloth_size  (height, width) of what comes out; the aspect ratio of the files must be kept
+    size, cloth_size  (height, width) of what comes out
+    fit               "whole" shows the files as they are, so the sizes must keep their aspect ratio; "square" cuts
+                      people to squares around the upper body and pads flat clothes  [drape.data.crop]
     fields            what to read; everything else of a record is None
     pose              "null" gives the null pose without opening a file
     agnostic          "v3.2" is HR-VITON's mask and whatever it leaves of the cloth; "paper" the whole person's box
@@ -57,7 +60,18 @@ class VitonHD(FolderReader):
     Raises DataError for folders and pairs that cannot be read, ConfigError for arguments that cannot work.
     """
 
-    settings_names = ("split", "setting", "cloth_kind", "size", "cloth_size", "fields", "pose", "agnostic", "mask")
+    settings_names = (
+        "split",
+        "setting",
+        "cloth_kind",
+        "size",
+        "cloth_size",
+        "fit",
+        "fields",
+        "pose",
+        "agnostic",
+        "mask",
+    )
 
     def __init__(
         self,
@@ -67,6 +81,7 @@ class VitonHD(FolderReader):
         setting: Setting = "paired",
         size: Size = (1024, 768),
         cloth_size: Size | None = None,
+        fit: Fit = "whole",
         fields: Sequence[str] = DEFAULT_FIELDS,
         pose: PoseSource = "read",
         agnostic: Literal["v3.2", "paper"] = "v3.2",
@@ -76,6 +91,7 @@ class VitonHD(FolderReader):
         self.root = Path(root)
         self.split, self.setting, self.cloth_kind = split, setting, cloth_kind
         self.size, self.cloth_size = size, cloth_size or size
+        self.fit: Fit = fit
         self.fields = tuple(fields)
         self.pose, self.agnostic, self.mask = pose, agnostic, mask
         self._check_arguments()

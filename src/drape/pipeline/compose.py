@@ -12,6 +12,7 @@ from numpy import ndarray
 from PIL import Image as PillowImage
 from torch import Tensor
 
+from drape.data.crop import Box, whole
 from drape.data.transforms import to_bytes
 
 SEAM = 0.75
@@ -30,19 +31,35 @@ def compose(
     mask: Bool[ndarray, "h w"],
     background: Bool[ndarray, "h w"],
     made: Float[Tensor, "3 h2 w2"],
+    *,
+    box: Box | None = None,
 ) -> PillowImage.Image:
     """The photo with what the net made inside the mask, at the photo's size.
 
     background   where the photo shows nothing of the person
+    box          the part of the photo that the net saw; None is all.  Beyond it the photo stays, a long hem included
     The seam lies outside the mask, where the net repeats what it was shown, so the old cloth never shines through.
     """
+    box = box or whole(mask.shape)
+    whole_photo = np.array(photo)
+    seen = slice(box.top, box.top + box.height), slice(box.left, box.left + box.width)
+    whole_photo[seen] = _composed(photo[seen], mask[seen], background[seen], made)
+    return PillowImage.fromarray(whole_photo)
+
+
+def _composed(
+    photo: UInt8[ndarray, "h w 3"],
+    mask: Bool[ndarray, "h w"],
+    background: Bool[ndarray, "h w"],
+    made: Float[Tensor, "3 h2 w2"],
+) -> UInt8[ndarray, "h w 3"]:
     height, width = mask.shape
     scale = height / made.shape[1]
     large = to_picture(made).resize((width, height), PillowImage.Resampling.BICUBIC)
     new = np.asarray(large, dtype=np.float32)
     share = blend_share(mask, seam=SEAM * scale) * (1 - kept_share(photo, new, background, reach=scale))
     mixed = share[..., None] * new + (1 - share[..., None]) * photo
-    return PillowImage.fromarray(np.rint(mixed).astype(np.uint8))
+    return np.rint(mixed).astype(np.uint8)
 
 
 def kept_share(

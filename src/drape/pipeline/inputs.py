@@ -12,11 +12,12 @@ from torch import Tensor
 from drape import bundled
 from drape.config import RunConfig
 from drape.data.compact import planes
+from drape.data.crop import Box, border_colour, cut, square_around
 from drape.data.images import read_mask, read_photo, read_rgb, size_of
 from drape.data.parse_labels import BACKGROUND
 from drape.data.pose import null_pose
 from drape.data.sample import ClothKind, TryOnSample
-from drape.data.transforms import resize_mask, resize_rgb, to_signed
+from drape.data.transforms import check_aspect, resize_mask, resize_rgb, to_signed
 from drape.data.viton_hd import VitonHD
 from drape.errors import DataError
 
@@ -32,6 +33,7 @@ OWN_LICENCE = "unknown"
 class Person:
     """Somebody to dress, the record being what a net sees of them, still without a cloth.
 
+    box          the part of the photo that the record shows; None is all of it
     mask         the region that is repainted
     background   where the photo shows nothing of the person; nowhere, if there is no parse map to tell
     """
@@ -41,6 +43,7 @@ class Person:
     mask: Bool[ndarray, "h w"]
     background: Bool[ndarray, "h w"]
     record: TryOnSample
+    box: Box | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,7 +123,7 @@ def _reader(root: Path, identity: str, config: RunConfig, fields: tuple[str, ...
     data = config.data
     for split in splits or ["test"]:
         reader = VitonHD(
-            root, split=split, size=config.resolution, cloth_size=config.cloth_size, fields=fields,
+            root, split=split, size=config.resolution, cloth_size=config.cloth_size, fit=data.fit, fields=fields,
             pose=data.pose, agnostic=data.agnostic, mask=data.mask, cloth_kind=data.cloth_kind,
         )  # fmt: skip
         if split == (splits or ["test"])[-1] or any(person == identity for person, _ in reader.ids):
@@ -132,14 +135,15 @@ def _person_of(root: Path, identity: str, config: RunConfig) -> Person:
     record = _reader(root, identity, config, PERSON_FIELDS).by_id(identity)
     reader = _reader(root, identity, config, ("person", "agnostic_mask"))
     path = reader.folders.path("person", identity)
-    reader.size = size_of(path)
+    box = reader.box(identity)
+    reader.size, reader.fit = size_of(path), "whole"
     if reader.folders.find("parse", identity):
         reader.fields = (*reader.fields, "parse")
     full = reader.by_id(identity)
     assert full.agnostic_mask is not None
     mask = full.agnostic_mask[0].numpy() > 0.5
     background = np.zeros_like(mask) if full.parse is None else full.parse.numpy() == BACKGROUND
-    return Person(name=identity, photo=read_rgb(path), mask=mask, background=background, record=record)
+    return Person(name=identity, photo=read_rgb(path), mask=mask, background=background, record=record, box=box)
 
 
 def _cloth_of(root: Path, identity: str, config: RunConfig) -> Cloth:
@@ -179,11 +183,16 @@ def _cloth_in_photo(path: Path, config: RunConfig) -> Cloth:
 def _flat(
     name: str, rgb: UInt8[ndarray, "h w 3"], mask: Bool[ndarray, "h w"], source: str, licence: str, config: RunConfig
 ) -> Cloth:
+    shown = rgb
+    if config.data.fit == "square":
+        around = square_around(mask.shape)
+        shown, mask = cut(rgb, around, fill=border_colour(rgb)), cut(mask, around)
+    check_aspect(mask.shape, config.cloth_size, f"cloth {name}")
     small = resize_mask(mask, config.cloth_size)
     return Cloth(
         name=name,
         photo=rgb,
-        image=to_signed(planes(resize_rgb(rgb, config.cloth_size))),
+        image=to_signed(planes(resize_rgb(shown, config.cloth_size))),
         mask=torch.from_numpy(small[None].astype(np.float32)),
         pose=null_pose(),
         kind="flat",

@@ -144,6 +144,7 @@ def open_reader(config: RunConfig, root: Path, *, setting: Setting, split: str =
         "setting": setting,
         "size": config.resolution,
         "cloth_size": config.cloth_size,
+        "fit": data.fit,
         "fields": fields,
     }
     if data.layout == "dresscode":
