@@ -1,4 +1,4 @@
-"""What do two minutes of fine-tuning on real photographs do to weights that have only seen mannequins?
+"""What does a minute of fine-tuning on real photographs do to weights that have only seen mannequins?
 
     python benchmarks/finetune_real.py --data ../shared/data/viton-hd-sample --out runs/finetune --images 840
 
