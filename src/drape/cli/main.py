@@ -14,6 +14,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "try-on": ("drape.cli.try_on", "dress one person in one cloth"),
     "mannequin": ("drape.cli.mannequin", "make people and clothes by code, with the exact truth of every pair"),
     "train": ("drape.cli.train", "train a net on a folder of pairs; the same command resumes"),
+    "plot": ("drape.cli.plot", "draw the curves of runs: losses in their noise bands, the cloth-swap gap, yardsticks"),
     "sweep": ("drape.cli.sweep", "search for settings: many runs, judged by their stable validation; resumes"),
     "ema": ("drape.cli.ema", "weights averaged over any share of a run, without training again"),
     "doctor": ("drape.cli.doctor", "why a run was stopped: its last batch again, watched module by module"),
