@@ -93,8 +93,10 @@ def _with_scores(base: "RunConfig", settings: list[str], *, by_images: bool) -> 
 
 def _settings(settings: list[str], base: "RunConfig", images: int | None) -> tuple[str, ...]:
     """What --set must say to get from the preset to the base of the trials."""
+    given = {setting.partition("=")[0].strip() for setting in settings}
     length = [] if images is None else [f"images={images}"]
-    return (*settings, *length, f"validation.every={base.validation.every}")
+    scores = [] if "validation.every" in given else [f"validation.every={base.validation.every}"]
+    return (*settings, *length, *scores)
 
 
 def _check(spec: "Spec", base: "RunConfig", trials: int | None) -> int:

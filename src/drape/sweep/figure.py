@@ -65,7 +65,7 @@ def _by_trial(axes: "Axes", found: Sequence[Result]) -> None:
     axes.xaxis.get_major_locator().set_params(integer=True)
     named = dict(zip(*reversed(axes.get_legend_handles_labels()), strict=True))
     if named:
-        axes.legend(named.values(), named.keys(), frameon=False)
+        axes.legend(named.values(), named.keys(), frameon=False, loc="best")
 
 
 def _curves(axes: "Axes", found: Sequence[Result]) -> None:

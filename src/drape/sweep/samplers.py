@@ -81,7 +81,7 @@ def build_pruner(spec: "Spec") -> BasePruner:
         return NopPruner()
     if spec.pruner == "hyperband":
         return HyperbandPruner(min_resource=1, max_resource=spec.last_step, reduction_factor=3)
-    return MedianPruner(n_startup_trials=FIRST_UNPRUNED, n_warmup_steps=int(WARM_UP * spec.last_step))
+    return MedianPruner(n_startup_trials=FIRST_UNPRUNED, n_warmup_steps=1 + int(WARM_UP * spec.last_step))
 
 
 def seed_of(*keys: int | str) -> int:
