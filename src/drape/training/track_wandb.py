@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import wandb
-from google.protobuf.message import DecodeError
 from wandb.proto.wandb_internal_pb2 import Record  # type: ignore[attr-defined]  # made when it is imported
 
 ID_FILE = "tracking.json"
@@ -105,7 +104,4 @@ def records(path: Path) -> Iterator[Record]:
         place += 7 + length
         parts = chunk if kind in (1, 2) else parts + chunk
         if kind in (1, 4):
-            try:
-                yield Record.FromString(parts)
-            except DecodeError:
-                return
+            yield Record.FromString(parts)
