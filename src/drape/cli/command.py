@@ -10,6 +10,7 @@ import typer
 from drape.errors import ConfigError
 
 USAGE_ERROR: Any = typer.BadParameter.__mro__[1]  # click's UsageError, which typer does not export
+INTERRUPTED = 130
 
 
 def call(function: Callable[..., int | None], argv: list[str], name: str, examples: str) -> int:
@@ -23,6 +24,8 @@ def call(function: Callable[..., int | None], argv: list[str], name: str, exampl
         raise KeyboardInterrupt from error
     except USAGE_ERROR as error:
         raise ConfigError(f"{error.format_message().rstrip('.')}. See 'drape {name} --help'.") from error
+    if code == INTERRUPTED:  # what typer makes of a KeyboardInterrupt in some releases
+        raise KeyboardInterrupt
     return code or 0
 
 
