@@ -114,15 +114,20 @@ class QKNorm(nn.Module):
 
 
 def attend(q: Heads, k: Float[Tensor, "b heads m d"], v: Float[Tensor, "b heads m d"]) -> Heads:
-    """softmax(q k^T / sqrt(d)) v.
+    """softmax(q k^T / sqrt(d)) v, by the fused kernel, which keeps no logits.
 
-    On a CPU that will need the gradient, in plain operations: the backward pass of the fused kernel is written for
-    memory, not speed, and takes 2.3 times as long at 192 tokens (measured: 20.0 against 8.8 ms a block).
+    But not on a CPU in bfloat16 that will need the gradient: the backward pass of the fused kernel takes up to five
+    times as long there as plain operations.  In float32 it is the other way round (docs/log.md).
     """
-    if q.device.type == "cpu" and torch.is_grad_enabled() and q.requires_grad:
-        logits = torch.matmul(q * q.shape[-1] ** -0.5, k.transpose(-1, -2))
-        return torch.matmul(logits.softmax(dim=-1), v)
+    if v.device.type == "cpu" and v.dtype != torch.float32 and torch.is_grad_enabled() and q.requires_grad:
+        return attend_plainly(q, k, v)
     return F.scaled_dot_product_attention(q, k, v)
+
+
+def attend_plainly(q: Heads, k: Float[Tensor, "b heads m d"], v: Float[Tensor, "b heads m d"]) -> Heads:
+    """The same in plain operations."""
+    logits = torch.matmul(q * q.shape[-1] ** -0.5, k.transpose(-1, -2))
+    return torch.matmul(logits.softmax(dim=-1), v)
 
 
 def as_tokens(x: Features) -> Tokens:
