@@ -36,9 +36,10 @@ import torch
 from rich.console import Console
 from rich.progress import Progress
 from torch import Tensor
+from torch.nn import functional as F
 
-from drape.checkpoint import load_into, load_weights
-from drape.config import RunConfig, override
+from drape.checkpoint import WEIGHTS_FILE, load_into, load_weights
+from drape.config import RunConfig, from_dict, override
 from drape.data.loader import collate
 from drape.data.sample import TryOnBatch
 from drape.devices import pick_device
@@ -54,15 +55,34 @@ from drape.training.sources import open_reader
 
 Result = dict[str, Any]
 
+EPS, MIN_SNR, CLIPPED = "eps, uniform", "v, min-SNR", "v, clipped-SNR"
 VARIANTS = {
-    "eps, uniform": ["diffusion.target=eps", "diffusion.weighting=uniform"],
-    "v, min-SNR": ["diffusion.target=v", "diffusion.weighting=min-snr"],
-    "v, clipped-SNR": ["diffusion.target=v", "diffusion.weighting=clipped-snr"],
+    EPS: ["diffusion.target=eps", "diffusion.weighting=uniform"],
+    MIN_SNR: ["diffusion.target=v", "diffusion.weighting=min-snr"],
+    CLIPPED: ["diffusion.target=v", "diffusion.weighting=clipped-snr"],
 }
-COLOURS = {"eps, uniform": "#D55E00", "v, min-SNR": "#0072B2", "v, clipped-SNR": "#009E73"}  # Okabe & Ito 2008
+COLOURS = {EPS: "#D55E00", MIN_SNR: "#0072B2", CLIPPED: "#009E73"}  # Okabe & Ito 2008
 EQUAL_LOSS, WEARS, IGNORES = 0.10, 0.10, 0.01  # thresholds of the finding
 SAMPLING = SamplingConfig(steps=16, guidance=1.0)
 SAMPLE_SEED = 500
+
+VALIDATED = (
+    ("eps", "averaged loss (eps-MSE, fixed grid)", ".4f"),
+    ("eps_q0", "  quarter of t with the least noise", ".4f"),
+    ("eps_q1", "  second", ".4f"),
+    ("eps_q2", "  third", ".4f"),
+    ("eps_q3", "  quarter with the most noise", ".4f"),
+    ("score", "score (x0 in the mask, much noise)", ".4f"),
+    ("swap_gap", "swap gap in the mask", ".1%"),
+    *((f"swap_gap_t{probe}", f"  at t = .{probe}", ".1%") for probe in (50, 70, 85, 95)),
+)
+SAMPLED = (
+    ("psnr", "sampled: PSNR in the mask, dB", ".2f"),
+    ("psnr_wrong_cloth", "  drawn from the wrong cloth, dB", ".2f"),
+    ("change_inside", "sampled: change in the mask", ".4f"),
+    ("change_outside", "  outside", ".4f"),
+)
+PICTURED = 4  # test people in the figure, the first ones
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -75,7 +95,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         for seed in range(arguments.seeds):
             for variant in VARIANTS:
                 results.append(sub_run(arguments, people, variant, seed))
-                write(arguments, results, ruler)
+                write(arguments, people, results, ruler)
     except DrapeError as error:
         print(f"eps_vs_v: {error}", file=sys.stderr)
         return 2
@@ -140,16 +160,31 @@ def config_of(arguments: argparse.Namespace, variant: str, seed: int) -> RunConf
     return override(replace(mini_64(), name="eps-vs-v", net=net), same + VARIANTS[variant])
 
 
+def run_folder(arguments: argparse.Namespace, variant: str, seed: int) -> Path:
+    """Where a sub-run lies."""
+    folder: Path = arguments.out / "runs" / f"{variant.replace(', ', '-').lower()}-{seed}"
+    return folder
+
+
 def sub_run(arguments: argparse.Namespace, people: Path, variant: str, seed: int) -> Result:
     """Train one net and dress the test people with it, or read what that gave."""
     config = config_of(arguments, variant, seed)
-    folder = arguments.out / "runs" / f"{variant.replace(', ', '-').lower()}-{seed}"
+    folder = run_folder(arguments, variant, seed)
     file = folder / "result.json"
     if file.is_file():
         known: Result = json.loads(file.read_text(encoding="utf-8"))
-        if known["config"] == config.to_dict():
+        if from_dict(known["config"]) == config:  # settings added since have their defaults
             return known
-    weights = launch(Launch(config=config, data=people, out=folder, device=arguments.device, workers=1))
+    weights = launch(
+        Launch(
+            config=config,
+            data=people,
+            out=folder,
+            device=arguments.device,
+            workers=1,
+            cache=arguments.out / "cache",
+        )
+    )
     lines = [json.loads(line) for line in (folder / "validation.jsonl").read_text(encoding="utf-8").splitlines()]
     result = {
         "variant": variant,
@@ -164,15 +199,10 @@ def sub_run(arguments: argparse.Namespace, people: Path, variant: str, seed: int
 
 def dressed(arguments: argparse.Namespace, config: RunConfig, weights: Path, people: Path) -> dict[str, float]:
     """The test people in another cloth, and in yet another: how right the first is, and what the exchange changes."""
-    device = pick_device(arguments.device)
-    net = ParallelUNet(config.net)
-    load_into(net, load_weights(weights).tensors, str(weights))
-    net.to(device)
-    reader = open_reader(config, people, setting="counterfactual", split="test")
-    batch = collate([reader[i] for i in range(len(reader))])
+    batch = test_batch(config, people)
     others = [*range(1, len(batch)), 0]
     swapped = replace(batch, cloth=batch.need("cloth")[others], cloth_pose=batch.need("cloth_pose")[others])
-    first, second = (sampled(net, config, each.to(device)).cpu() for each in (batch, swapped))
+    first, second = (sampled(arguments, config, weights, each) for each in (batch, swapped))
     mask, truth = batch.need("agnostic_mask"), batch.need("person")
     change = swap_change(first, second, mask)
     return {
@@ -183,14 +213,24 @@ def dressed(arguments: argparse.Namespace, config: RunConfig, weights: Path, peo
     }
 
 
-def sampled(net: ParallelUNet, config: RunConfig, batch: TryOnBatch) -> Tensor:
+def test_batch(config: RunConfig, people: Path, count: int | None = None) -> TryOnBatch:
+    """The first people of the test split, each with another cloth and the truth in it."""
+    reader = open_reader(config, people, setting="counterfactual", split="test")
+    return collate([reader[i] for i in range(min(count or len(reader), len(reader)))])
+
+
+def sampled(arguments: argparse.Namespace, config: RunConfig, weights: Path, batch: TryOnBatch) -> Tensor:
     """One image per person, seeds by place."""
-    return sample_batch(net, config, batch, range(SAMPLE_SEED, SAMPLE_SEED + len(batch)), SAMPLING)
+    net = ParallelUNet(config.net)
+    load_into(net, load_weights(weights).tensors, str(weights))
+    device = pick_device(arguments.device)
+    seeds = range(SAMPLE_SEED, SAMPLE_SEED + len(batch))
+    return sample_batch(net.to(device), config, batch.to(device), seeds, SAMPLING).cpu()
 
 
 def yardsticks(arguments: argparse.Namespace, people: Path) -> Yardsticks:
     """What a linear filter reaches on these people."""
-    config = config_of(arguments, next(iter(VARIANTS)), 0)
+    config = config_of(arguments, EPS, 0)
     reader = open_reader(config, people, setting="paired")
     images = [reader[i].person for i in range(min(512, len(reader)))]
     schedule = config.diffusion.build_schedule(config.resolution)
@@ -213,57 +253,50 @@ def onset(result: Result) -> float:
 
 
 def table(results: Sequence[Result], ruler: Yardsticks) -> str:
-    """One row per variant, mean +- standard deviation over the seeds."""
-    rows = [["", *(variant for variant in VARIANTS if of(results, variant))]]
-
-    def add(title: str, form: str, values: dict[str, list[float]]) -> None:
-        rows.append([title, *(spread(values[variant], form) for variant in rows[0][1:])])
-
-    curves = {variant: of(results, variant) for variant in rows[0][1:]}
-    add("averaged loss (eps-MSE, fixed grid)", ".4f", {v: last(r, "eps") for v, r in curves.items()})
-    for quarter, words in enumerate(("least noise", "", "", "most noise")):
-        title = f"  quarter {quarter} of t{f', {words}' * bool(words)}"
-        add(title, ".5f", {v: last(r, f"eps_q{quarter}") for v, r in curves.items()})
-    add("score (x0 in the mask, much noise)", ".4f", {v: last(r, "score") for v, r in curves.items()})
-    add("swap gap in the mask", ".1%", {v: last(r, "swap_gap") for v, r in curves.items()})
-    for probe in (50, 70, 85, 95):
-        add(f"  at t = .{probe}", ".1%", {v: last(r, f"swap_gap_t{probe}") for v, r in curves.items()})
-    add("images until the gap is 10 %", ",.0f", {v: [onset(each) for each in r] for v, r in curves.items()})
-    for key, title, form in (
-        ("psnr", "sampled: PSNR in the mask, dB", ".2f"),
-        ("psnr_wrong_cloth", "  drawn from the wrong cloth, dB", ".2f"),
-        ("change_inside", "sampled: change in the mask", ".4f"),
-        ("change_outside", "  outside", ".4f"),
-    ):
-        add(title, form, {v: [each[key] for each in r] for v, r in curves.items()})
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    """One column per variant, mean +- standard deviation over the seeds; where it makes sense, the linear filter."""
+    curves = {variant: of(results, variant) for variant in VARIANTS if of(results, variant)}
+    rows = [["", *curves, "linear filter"]]
+    linear = {"eps": ruler.mean("wiener")} | {f"eps_q{q}": e for q, e in enumerate(ruler.quarters("wiener"))}
+    for key, title, form in VALIDATED:
+        cells = [spread(last(each, key), form) for each in curves.values()]
+        rows.append([title, *cells, f"{linear[key]:{form}}" if key in linear else ""])
+    onsets = [spread([onset(each) for each in found], ",.0f") for found in curves.values()]
+    rows.append(["images until the gap is 10 %", *onsets, ""])
+    for key, title, form in SAMPLED:
+        rows.append([title, *(spread([each[key] for each in found], form) for found in curves.values()), ""])
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = [
-        "  ".join([row[0].ljust(widths[0])] + [c.rjust(w) for c, w in zip(row[1:], widths[1:], strict=True)])
+        "  ".join([row[0].ljust(widths[0])] + [c.rjust(w) for c, w in zip(row[1:], widths[1:], strict=True)]).rstrip()
         for row in rows
     ]
-    seeds = len(of(results, rows[0][1]))
-    images = results[0]["curve"][-1]["images"]
-    foot = (
-        f"{images:,} images each, {seeds} seed{'s' * (seeds != 1)}, averaged weights; mean +- standard deviation.\n"
-        f"Yardsticks in eps-MSE: copy of the noisy image {ruler.mean('pass_through'):.4f}, "
-        f"best linear filter {ruler.mean('wiener'):.4f}."
+    images, seeds = results[0]["curve"][-1]["images"], max(map(len, curves.values()))
+    return "\n".join(
+        [
+            *lines,
+            "",
+            f"{images:,} images each, {seeds} seed{'s' * (seeds > 1)}, averaged weights; mean +- sd over seeds.",
+        ]
     )
-    return "\n".join([*lines, "", foot])
 
 
 def spread(values: Sequence[float], form: str) -> str:
-    """Mean +- standard deviation; with one that is infinite, how many are not."""
+    """Mean +- standard deviation; where some are infinite, the mean of the others and how many they are."""
     finite = [value for value in values if math.isfinite(value)]
+    if not finite:
+        return "never"
+    mean = f"{fmean(finite):{form}}"
+    if not any(digit in mean for digit in "123456789"):
+        mean = mean.removeprefix("-")
     if len(finite) < len(values):
-        return "never" if not finite else f"{fmean(finite):{form}} ({len(finite)} of {len(values)})"
-    return f"{fmean(values):{form}}" + (f" +- {stdev(values):{form}}" if len(values) > 1 else "")
+        return f"{mean} ({len(finite)} of {len(values)})"
+    return mean + (f" +- {stdev(values):{form}}" if len(values) > 1 else "")
 
 
 def finding(results: Sequence[Result]) -> str:
     """Whether equal averaged losses hide a net that ignores the cloth, in words."""
-    eps = of(results, "eps, uniform")
+    eps = of(results, EPS)
     lines = []
-    for variant in list(VARIANTS)[1:]:
+    for variant in (MIN_SNR, CLIPPED):
         v = of(results, variant)
         ratio = fmean(last(eps, "eps")) / fmean(last(v, "eps")) - 1
         gaps = last(eps, "swap_gap"), last(v, "swap_gap")
@@ -289,49 +322,80 @@ def verdict(*, equal: bool, apart: bool, gaps: tuple[list[float], list[float]]) 
     return "the swap gaps are not on the two sides of the thresholds."
 
 
-def write(arguments: argparse.Namespace, results: Sequence[Result], ruler: Yardsticks) -> None:
+def write(arguments: argparse.Namespace, people: Path, results: Sequence[Result], ruler: Yardsticks) -> None:
     """results.json, and the figure of what there is."""
     record = {"yardsticks": ruler.to_dict(), "results": list(results)}
     (arguments.out / "results.json").write_text(json.dumps(record) + "\n", encoding="utf-8")
-    draw(arguments.figure or arguments.out / "eps_vs_v.png", results, ruler)
+    draw(arguments.figure or arguments.out / "eps_vs_v.png", results, ruler, pictures(arguments, people, results))
 
 
-def draw(path: Path, results: Sequence[Result], ruler: Yardsticks) -> None:
-    """Averaged loss and swap gap over the images seen, side by side; seeds thin, their mean thick."""
+def pictures(arguments: argparse.Namespace, people: Path, results: Sequence[Result]) -> dict[str, Tensor]:
+    """The first test people, given and drawn by the first seed's nets: columns of images by title."""
+    batch = test_batch(config_of(arguments, EPS, 0), people, count=PICTURED)
+    columns = {"cloth": batch.need("cloth")}
+    for variant in VARIANTS:
+        if of(results, variant):
+            config, file = config_of(arguments, variant, 0), run_folder(arguments, variant, 0) / WEIGHTS_FILE
+            columns[variant.replace(", ", "\n")] = sampled(arguments, config, file, batch)
+    return columns | {"truth": batch.need("person")}
+
+
+def draw(path: Path, results: Sequence[Result], ruler: Yardsticks, columns: dict[str, Tensor]) -> None:
+    """Averaged loss and swap gap over the images seen, side by side, seeds thin and their mean thick; and samples."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(10, 4.2), layout="constrained")
-    left, right = figure.subplots(1, 2)
-    for variant, colour in COLOURS.items():
-        curves = [result["curve"] for result in of(results, variant)]
-        for panel, key in ((left, "eps"), (right, "swap_gap")):
-            lines = [[(point["images"], point[key]) for point in curve if point["images"]] for curve in curves]
-            for line in lines:
-                panel.plot(*zip(*line, strict=True), color=colour, linewidth=0.8, alpha=0.45)
-            if lines:
-                x = [images for images, _ in lines[0]]
-                y = [fmean(values) for values in zip(*([value for _, value in line] for line in lines), strict=True)]
-                panel.plot(x, y, color=colour, linewidth=2.6, label=variant, marker="o", markersize=3.5)
-    left.axhline(ruler.mean("wiener"), color="0.45", linewidth=1, linestyle=(0, (4, 3)))
+    figure = Figure(figsize=(14, 4.3), layout="constrained")
+    left, middle, right = figure.subplots(1, 3, width_ratios=(1, 1, 0.95))
+    draw_curves(left, results, "eps")
+    draw_curves(middle, results, "swap_gap")
+    linear = ruler.mean("wiener")
+    left.axhline(linear, color="0.45", linewidth=1, linestyle=(0, (4, 3)))
     left.annotate(
-        "best linear filter", (1, ruler.mean("wiener")), xycoords=("axes fraction", "data"),
+        "best linear filter", (1, linear), xycoords=("axes fraction", "data"),
         xytext=(-2, 3), textcoords="offset points", ha="right", color="0.35", fontsize=9,
     )  # fmt: skip
     left.set_title("What the loss shows", loc="left", fontweight="bold")
     left.set_ylabel("averaged loss: error of eps on a fixed grid")
     left.set_ylim(bottom=0)
-    right.set_title("What it hides", loc="left", fontweight="bold")
-    right.set_ylabel("swap gap: rise of the error in the mask\nwhen the cloth is exchanged")
-    right.yaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
-    right.legend(frameon=False, loc="upper left")
-    for panel in (left, right):
-        panel.set_xlabel("images seen")
-        panel.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
-        panel.spines[["top", "right"]].set_visible(False)
-        panel.grid(axis="y", color="0.92")
-        panel.set_axisbelow(True)
+    middle.set_title("What it hides", loc="left", fontweight="bold")
+    middle.set_ylabel("swap gap: rise of the error in the mask\nwhen the cloth is exchanged")
+    middle.yaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
+    middle.legend(frameon=False, loc="upper left")
+    right.set_title("What they draw", loc="left", fontweight="bold")
+    draw_pictures(right, columns)
     path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=150)
+    figure.savefig(path, dpi=130)
+
+
+def draw_curves(panel: Any, results: Sequence[Result], key: str) -> None:
+    """One value over the images seen, from the first validation after the start."""
+    for variant, colour in COLOURS.items():
+        curves = [[point for point in result["curve"] if point["images"]] for result in of(results, variant)]
+        for curve in curves:
+            panel.plot([p["images"] for p in curve], [p[key] for p in curve], color=colour, linewidth=0.9, alpha=0.6)
+        if curves:
+            mean = [fmean(each[key] for each in points) for points in zip(*curves, strict=True)]
+            panel.plot([p["images"] for p in curves[0]], mean, color=colour, linewidth=2.6, label=variant)
+    panel.set_xlabel("images seen")
+    panel.set_xlim(left=0)
+    panel.locator_params(axis="x", nbins=5)
+    panel.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
+    panel.spines[["top", "right"]].set_visible(False)
+    panel.grid(axis="y", color="0.92")
+    panel.set_axisbelow(True)
+
+
+def draw_pictures(panel: Any, columns: dict[str, Tensor], gap: int = 3) -> None:
+    """Columns of images as one picture, titles below."""
+    width = next(iter(columns.values())).shape[-1]
+    padded = [F.pad(images.clamp(-1, 1), (gap, gap, gap, gap), value=1.0) for images in columns.values()]
+    sheet = torch.cat([torch.cat(list(images), dim=1) for images in padded], dim=2)
+    panel.imshow((sheet.permute(1, 2, 0).numpy() + 1) / 2, interpolation="nearest")
+    places = [(width + 2 * gap) * (column + 0.5) for column in range(len(columns))]
+    panel.set_xticks(places, list(columns), fontsize=9)
+    panel.tick_params(length=0)
+    panel.set_yticks([])
+    panel.spines[:].set_visible(False)
 
 
 if __name__ == "__main__":
