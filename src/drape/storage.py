@@ -75,7 +75,7 @@ def why(path: Path, error: Exception, needed: int | None) -> str:
     found = re.search(r"os error (\d+)", str(error))
     number = error.errno if isinstance(error, OSError) else int(found[1]) if found else None
     reason = os.strerror(number) if number is not None else str(error)
-    nearest = next(each for each in (path, *path.absolute().parents) if each.exists())
+    nearest = next(each for each in path.absolute().parents if each.exists())
     if number not in FULL:
         return f"{path} cannot be written ({reason}). Make {nearest} writable"
     free = f"{shutil.disk_usage(nearest).free / 1e6:,.1f} MB are free there"
