@@ -204,9 +204,11 @@ def torment(
     """Start, kill and resume a run until it is over; at most so many kills."""
     while True:
         leg = Leg.begin(out, people)
-        if len(run.stages) == most or not leg.wait(pace, chance):
+        if len(run.stages) == most:
             leg.finish()
             return
+        if not leg.wait(pace, chance):
+            return  # it was over before the instant
         os.kill(leg.child, signal.SIGKILL)
         os.waitpid(leg.child, 0)
         run.stages.append(leg.stage())
