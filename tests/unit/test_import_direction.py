@@ -92,7 +92,7 @@ def test_imports_run_one_way() -> None:
 
 def torch_modules_after(statement: str) -> str:
     """Which heavy libraries a fresh interpreter holds after a statement, as printed text."""
-    heavy = set("torch accelerate cv2 matplotlib numba optuna scipy skimage tensorboard wandb".split())
+    heavy = {"torch", "accelerate", "cv2", "matplotlib", "numba", "optuna", "scipy", "skimage", "tensorboard", "wandb"}
     code = f"import sys\n{statement}\nprint(sorted({heavy} & set(sys.modules)))"
     finished = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert finished.returncode == 0, finished.stderr
