@@ -2,14 +2,18 @@
 
 import json
 import os
+import sys
 import time
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from drape.cli.command import at_least, call, parse_duration
 from drape.errors import ConfigError
+
+if TYPE_CHECKING:
+    from drape.config import RunConfig
 
 EXAMPLES = """
 drape train mini-64 --data people --out runs/mini --budget 25m
@@ -41,7 +45,7 @@ def _train(
     track: Annotated[list[str] | None, typer.Option(help="tensorboard, wandb, or both: tensorboard,wandb.")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     workers: Annotated[int, typer.Option(callback=at_least(0), help="Processes that decode the data.")] = 2,
-    memory: Annotated[str | None, typer.Option(help="Memory it has to fit into, such as 24GiB.")] = None,
+    memory: Annotated[str | None, typer.Option(help="With --dry-run: does it fit into 24GiB, say?")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print settings as JSON and memory, and stop.")] = False,
 ) -> int:
     """Train a net.  The same command continues a stopped run; it ends with weights.safetensors in the run's folder."""
@@ -57,8 +61,10 @@ def _train(
     if images is not None:
         config = replace(config, images=images)
     if dry_run:
-        print(json.dumps(config.to_dict(), indent=1))
-        return 0
+        print(json.dumps(config.to_dict(), indent=1), flush=True)
+        return _show_memory(config, memory, device)
+    if memory is not None:
+        raise ConfigError("--memory belongs to --dry-run. Add --dry-run to see what would fit.")
     if data is None or out is None:
         raise ConfigError(
             "--data and --out are missing. Name the folder of pairs and a folder for the run, or use --dry-run."
@@ -87,3 +93,14 @@ def _train(
         print(f"seed {config.seed}")
         print(weights)
     return 0
+
+
+def _show_memory(config: "RunConfig", limit: str | None, device: str) -> int:
+    """Say on stderr what a step needs; 2 if it was asked to fit and does not."""
+    from drape.training.memory import estimate, parse_bytes, report
+
+    kind: Literal["cpu", "cuda"] = "cpu" if device == "cpu" else "cuda"
+    limit_bytes = None if limit is None else parse_bytes(limit)
+    for line in report(config, limit_bytes, kind):
+        print(line, file=sys.stderr)
+    return 2 if limit_bytes is not None and estimate(config, kind).total > limit_bytes else 0

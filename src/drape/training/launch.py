@@ -1,11 +1,12 @@
 """From a preset, a folder of data and a folder for the run to trained weights; the same call resumes."""
 
 import json
+import sys
 import time
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -25,16 +26,18 @@ from drape.checkpoint import (
     tell,
 )
 from drape.config import RunConfig, from_dict
-from drape.devices import hardware
+from drape.devices import hardware, memory_of
 from drape.errors import CheckpointError, ConfigError
 from drape.evaluation import yardsticks
 from drape.nets.parallel_unet import ParallelUNet
 from drape.storage import one_line_errors, only_process, write_atomic
-from drape.training import finetune, records, snapshots
+from drape.training import finetune, memory, records, snapshots
 from drape.training.engine import Engine, signals
+from drape.training.faults import bad_weight
 from drape.training.in_backward import check_in_backward
 from drape.training.keeper import ELAPSED_FILE, Keeper, OnValidation
 from drape.training.loop import Clock, train
+from drape.training.loss import trained_on
 from drape.training.origin import check_origin, licences, origin_of
 from drape.training.perceptual import build_perceptual
 from drape.training.posthoc import best_length
@@ -95,6 +98,8 @@ def launch(request: Launch) -> Path:
         check_in_backward(config, engine.world)
         readers = open_readers(config, request.data)
         init = None if request.init is None else load_weights(request.init)
+        if init is not None and (bad := bad_weight(init.tensors)):
+            raise CheckpointError(f"{request.init}: {bad}. Use an earlier state of its run.")
         if init is None and not checkpoints(out / CHECKPOINTS):
             finetune.check_base(config, None)
         stack.enter_context(one_line_errors(out))
@@ -114,6 +119,8 @@ def launch(request: Launch) -> Path:
         if found and found.state["finished"] and (out / WEIGHTS_FILE).is_file():
             tell(f"{out} is finished: {found.state['images_seen']:,} images.")
             return out / WEIGHTS_FILE
+        if found is None and engine.is_main:
+            _show_memory(config, engine)
         state = TrainState.fresh(config, engine, _start(request, init))
         if found is not None:
             state.restore(found)
@@ -139,7 +146,7 @@ class _Run:
         config, out, main = request.config, request.out, engine.is_main
         clock = Clock(config=config, budget_s=request.budget_s)
         known = state.images_seen if self.resumed else -1  # without a checkpoint, not even the records of the start
-        trackers = build_trackers(request.track if main else (), out, config.to_dict(), state.images_seen)
+        trackers = build_trackers(request.track if main else (), out, config.to_dict(), known)
         log = Log(out / records.TRAINING, known, listener=trackers.training, main=main)
         validations = Log(out / records.VALIDATION, known, listener=trackers.validation, main=main)
         events = Log(out / records.EVENTS, known, main=main)
@@ -217,6 +224,13 @@ class _Run:
         return Validator.build(config, source.readers[-1], indices, self.engine.device)
 
 
+def _show_memory(config: RunConfig, engine: Engine) -> None:
+    """Say before the first step what it will need, and what would make it fit if it does not."""
+    device: Literal["cpu", "cuda"] = "cuda" if engine.device.type == "cuda" else "cpu"
+    for line in memory.report(config, memory_of(engine.device), device, engine.world):
+        print(line, file=sys.stderr)
+
+
 def _measure_yardsticks(out: Path, source: Source) -> None:
     """Write, once, what a copier and a linear filter would reach on these people."""
     config, path = source.config, out / YARDSTICKS_FILE
@@ -236,6 +250,7 @@ def provenance(request: Launch, engine: Engine, origin: dict[str, Any]) -> dict[
         "data": origin["data"]["source"],
         "data_licence": " and ".join(licences(origin)),
         "init": origin["init"],
+        "trained_on": sorted(trained_on(config)),
         "device": hardware(engine.device),
         "processes": engine.world,
         "torch": torch.__version__,
