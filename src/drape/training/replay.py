@@ -23,6 +23,7 @@ from drape.training.loss import diffusion_loss
 from drape.training.perceptual import build_perceptual
 from drape.training.randomness import Draws, draw
 
+MOST = 1e3  # no weight of a sound net is near it
 Status = Literal["ok", "warn", "FAIL"]
 
 
@@ -73,9 +74,8 @@ def _weights(weights: Mapping[str, Tensor]) -> Finding:
     if bad is not None:
         remedy = "The same command goes on from the last checkpoint; if it ends here again, begin from other weights."
         return Finding(status="FAIL", name="weights", found=bad, remedy=remedy)
-    sizes = {name: tensor.abs().max().item() for name, tensor in weights.items() if tensor.numel()}
-    largest = max(sizes, key=lambda name: sizes[name])
-    text = f"every value a number, the largest {sizes[largest]:.3g} in {largest}"
+    name, size = _largest(weights)
+    text = f"every value a number, the largest {size:.3g} in {name}"
     return Finding(status="ok", name="weights", found=text)
 
 
@@ -84,8 +84,16 @@ def _remedy(recorded: Recorded, precision: str, sound: set[str]) -> str:
     if sound:
         other = "bf16" if precision == "fp16" else "fp32"
         return f"The numbers are too large for {precision}: {begin} --set precision={other}."
-    lower = recorded.fault.lr / 3
-    return f"The net has diverged: {begin} and a lower rate, such as --set optim.lr={lower:.1g}."
+    lower = f"--set optim.lr={float(f'{recorded.fault.lr / 3:.1g}'):g}"
+    if _largest(recorded.weights)[1] > MOST:
+        return f"The weights have diverged: begin again in a new --out with a lower rate, such as {lower}."
+    return f"The net has diverged: {begin} and a lower rate, such as {lower}."
+
+
+def _largest(weights: Mapping[str, Tensor]) -> tuple[str, float]:
+    sizes = {name: tensor.abs().max().item() for name, tensor in weights.items() if tensor.numel()}
+    name = max(sizes, key=lambda name: sizes[name])
+    return name, sizes[name]
 
 
 @dataclass(kw_only=True)
