@@ -1,8 +1,9 @@
 """RunConfig: plain data both ways, unknown keys refused with the nearest name."""
 
-from dataclasses import replace
+import math
 
 import pytest
+import torch
 
 from drape.config import from_dict, override, read_config
 from drape.errors import ConfigError
@@ -66,6 +67,9 @@ def test_a_config_file_without_its_required_keys_says_which(tmp_path) -> None:
         read_config(path)
 
 
-def test_the_linear_schedule_refuses_a_shift_it_would_ignore() -> None:
-    with pytest.raises(ConfigError, match="shift"):
-        replace(tiny().diffusion, schedule="linear")
+@pytest.mark.parametrize("schedule", ["cosine", "linear", "flow"])
+def test_every_schedule_is_shifted_for_the_resolution(schedule: str) -> None:
+    diffusion = override(tiny(), [f"diffusion.schedule={schedule}"]).diffusion
+    half = torch.tensor(0.5)
+    small, large = (diffusion.build_schedule(size).log_snr(half).item() for size in ((64, 64), (128, 128)))
+    assert large == pytest.approx(small - 2 * math.log(2), abs=0.01)

@@ -6,13 +6,22 @@ from pathlib import Path
 import pytest
 import torch
 
-from drape.checkpoint import checkpoints, load_checkpoint, load_into, load_weights, save_weights
-from drape.config import override
+from drape.checkpoint import (
+    CHECKPOINTS,
+    Checkpoint,
+    checkpoints,
+    load_checkpoint,
+    load_into,
+    load_weights,
+    newest_checkpoint,
+    save_weights,
+)
+from drape.config import RunConfig, override
 from drape.errors import CheckpointError
 from drape.nets.parallel_unet import ParallelUNet
 from drape.presets import tiny
-from drape.settings import EmaConfig, OptimConfig
-from drape.training.ema import Ema
+from drape.settings import OptimConfig
+from drape.training.engine import Engine
 from drape.training.optim import learning_rate
 from drape.training.randomness import draw
 from drape.training.state import TrainState
@@ -41,26 +50,6 @@ def test_conditions_are_dropped_in_the_share_asked_for() -> None:
 
 def test_another_seed_gives_other_noise() -> None:
     assert not torch.equal(draw(tiny(), 0, 1).eps, draw(override(tiny(), ["seed=1"]), 0, 1).eps)
-
-
-def test_the_average_does_not_depend_on_how_a_constant_path_is_cut_into_batches() -> None:
-    """Moving to a fixed target for 64 images leaves the same share of the start, in steps of 8 or of 16."""
-    shares = []
-    for batch_size in (8, 16):
-        net = torch.nn.Linear(1, 1, bias=False)
-        torch.nn.init.zeros_(net.weight)
-        ema = Ema(net, EmaConfig(half_life_images=100, warmup=1e9))
-        torch.nn.init.ones_(net.weight)
-        for seen in range(batch_size, 65, batch_size):
-            ema.update(net, seen, batch_size)
-        shares.append(ema.tensors["weight"].item())
-    assert shares[0] == pytest.approx(1 - 0.5 ** (64 / 100), abs=1e-6)
-    assert shares[1] == pytest.approx(shares[0], abs=1e-6)
-
-
-def test_early_in_a_run_the_average_follows_its_warm_up_not_its_full_length() -> None:
-    ema = Ema(torch.nn.Linear(1, 1), EmaConfig(half_life_images=1_000_000, warmup=0.05))
-    assert ema.decay(1_000, 10) == pytest.approx(0.5 ** (10 / 50))
 
 
 def test_the_learning_rate_warms_up_stays_and_decays_to_zero() -> None:
@@ -119,11 +108,11 @@ def test_a_shard_index_cannot_point_outside_its_folder(tmp_path) -> None:
 
 def test_a_restored_state_takes_the_very_same_next_step(tmp_path) -> None:
     """Also in memory order: torch's fused AdamW pairs moments and weights by their place in memory."""
-    first = TrainState.fresh(tiny(), torch.device("cpu"))
-    second = TrainState.fresh(override(tiny(), ["seed=1"]), torch.device("cpu"))
+    first = fresh(tiny())
+    second = fresh(override(tiny(), ["seed=1"]))
     _step(first)
-    first.save(tmp_path, {})
-    second.restore(tmp_path)
+    save(first, tmp_path)
+    second.restore(newest(tmp_path))
     _step(first)
     _step(second)
     assert second.images_seen == first.images_seen
@@ -134,28 +123,28 @@ def test_a_restored_state_takes_the_very_same_next_step(tmp_path) -> None:
 
 
 def test_a_checkpoint_stores_each_tensor_once(tmp_path) -> None:
-    state = TrainState.fresh(tiny(), torch.device("cpu"))
+    state = fresh(tiny())
     _step(state)
-    folder = state.save(tmp_path, {})
+    save(state, tmp_path)
     weights = sum(tensor.nbytes for tensor in state.net.state_dict().values())
-    size = (folder / "state.safetensors").stat().st_size
-    assert 3.9 * weights < size < 4.2 * weights  # net, average, two moments
+    size = (newest(tmp_path).path / "state.safetensors").stat().st_size
+    assert 4.9 * weights < size < 5.2 * weights  # net, two averages, two moments
 
 
 def test_a_state_of_the_papers_shape_is_saved_and_restored(tmp_path) -> None:
     config = override(tiny(), ["net.cloth_sees=all"])
-    state = TrainState.fresh(config, torch.device("cpu"))
+    state = fresh(config)
     _step(state)
-    state.save(tmp_path, {})
-    other = TrainState.fresh(config, torch.device("cpu"))
-    other.restore(tmp_path)
+    save(state, tmp_path)
+    other = fresh(config)
+    other.restore(newest(tmp_path))
     assert other.images_seen == state.images_seen
 
 
 def test_a_crash_while_an_old_checkpoint_is_deleted_leaves_no_half_one(tmp_path, monkeypatch) -> None:
-    state = TrainState.fresh(tiny(), torch.device("cpu"))
+    state = fresh(tiny())
     _step(state)
-    state.save(tmp_path, {})
+    save(state, tmp_path)
 
     def crash(path, **_: object) -> None:
         if Path(path).exists():
@@ -164,18 +153,32 @@ def test_a_crash_while_an_old_checkpoint_is_deleted_leaves_no_half_one(tmp_path,
 
     monkeypatch.setattr("shutil.rmtree", crash)
     with pytest.raises(KeyboardInterrupt):
-        state.save(tmp_path, {})
+        save(state, tmp_path)
     monkeypatch.undo()
-    for folder in checkpoints(tmp_path):
+    for folder in checkpoints(tmp_path / CHECKPOINTS):
         load_checkpoint(folder)
 
 
 def test_only_the_last_checkpoints_are_kept(tmp_path) -> None:
-    state = TrainState.fresh(tiny(), torch.device("cpu"))
+    state = fresh(tiny())
     for _ in range(4):
         _step(state)
-        state.save(tmp_path, {})
-    assert sorted(path.name for path in tmp_path.iterdir()) == [f"{images:012d}" for images in (24, 32)]
+        save(state, tmp_path)
+    assert sorted(path.name for path in (tmp_path / CHECKPOINTS).iterdir()) == [f"{images:012d}" for images in (24, 32)]
+
+
+def fresh(config: RunConfig) -> TrainState:
+    return TrainState.fresh(config, Engine(config, "cpu"))
+
+
+def save(state: TrainState, run: Path) -> None:
+    state.save(run, Engine(tiny(), "cpu"), {"finished": False})
+
+
+def newest(run: Path) -> Checkpoint:
+    found = newest_checkpoint(run / CHECKPOINTS)
+    assert found is not None
+    return found
 
 
 def _step(state: TrainState) -> None:
