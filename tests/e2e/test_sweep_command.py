@@ -16,7 +16,7 @@ pytest.importorskip("optuna")
 from drape.cli.main import main
 from drape.training.records import VALIDATION, read_records
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 
 SHORT = [
     "--images", "48", "--set", "validation.every=16", "--set", "validation.pairs=4", "--set", "validation.levels=4",
@@ -64,11 +64,11 @@ def test_a_study_ends_with_a_table_a_plot_and_a_command_that_gives_the_best_tria
 def test_a_worker_that_is_killed_is_replaced_and_its_trial_goes_on(people: Path, tmp_path: Path) -> None:
     out = tmp_path / "study"
     process = start(command(people, out, "--trials", "3", "--workers", "2"))
-    deadline = time.monotonic() + 200
+    deadline = time.monotonic() + 400
     while not any((run / "log.jsonl").exists() for run in out.glob("trials/*")) and time.monotonic() < deadline:
         time.sleep(0.1)
     os.kill(children(process)[0], signal.SIGKILL)
-    _, errors = process.communicate(timeout=280)
+    _, errors = process.communicate(timeout=600)
     assert process.returncode == 0, errors
     assert "was killed by signal 9; another one goes on" in errors
     assert [each["state"] for each in trials(out)] == ["finished"] * 3
@@ -80,16 +80,16 @@ def test_an_interrupted_study_exits_130_and_a_second_command_beside_the_first_sh
     out = tmp_path / "study"
     words = command(people, out, "--trials", "4")
     process = start([*words, "--workers", "2"])
-    deadline = time.monotonic() + 200
+    deadline = time.monotonic() + 400
     while not any((run / "log.jsonl").exists() for run in out.glob("trials/*")) and time.monotonic() < deadline:
         time.sleep(0.1)
     process.send_signal(signal.SIGTERM)
-    _, errors = process.communicate(timeout=120)
+    _, errors = process.communicate(timeout=300)
     assert process.returncode == 130
     assert errors.strip().splitlines()[-1] == "drape: interrupted; the same command goes on from here."
     assert "Traceback" not in errors
     pair = [start(words), start(words)]
-    ended = [each.communicate(timeout=280) for each in pair]
+    ended = [each.communicate(timeout=600) for each in pair]
     assert [each.returncode for each in pair] == [0, 0], ended
     assert [each["number"] for each in trials(out)] == [0, 1, 2, 3]
     assert {each["state"] for each in trials(out)} == {"finished"}

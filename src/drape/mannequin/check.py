@@ -235,8 +235,8 @@ def same_warp(found: NDArray[np.float32], expected: NDArray[np.float32]) -> floa
     """Share of the pixels dressed in either warp that both send to the same place of the cloth."""
     dressed = np.isfinite(found).all(-1), np.isfinite(expected).all(-1)
     size = np.array([expected.shape[1], expected.shape[0]])
-    near = (np.abs(np.nan_to_num(found) - np.nan_to_num(expected)) * size).max(-1) < NEAR
-    return _overlap(dressed[0] & dressed[1] & near, dressed[0] | dressed[1])
+    near = np.asarray((np.abs(np.nan_to_num(found) - np.nan_to_num(expected)) * size).max(-1) < NEAR)
+    return _overlap(near & dressed[0] & dressed[1], np.logical_or(*dressed))
 
 
 def _slope(warp: NDArray[np.float32], axis: int) -> NDArray[np.float32]:

@@ -1,6 +1,7 @@
 """The picture of a study: the score of every trial, on its way and at its end, and against each searched setting."""
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -44,7 +45,7 @@ def draw(out: Path, found: Sequence[Result], space: Space, importance: Mapping[s
         for path in paths:
             kind = path.suffix[1:]
             hidden = {"Date": None} if kind == "svg" else {"Software": None}
-            write_atomic(path, lambda part, k=kind, h=hidden: figure.savefig(part, format=k, dpi=150, metadata=h))
+            write_atomic(path, partial(figure.savefig, format=kind, dpi=150, metadata=hidden))
     return paths
 
 
@@ -62,7 +63,7 @@ def _by_trial(axes: "Axes", found: Sequence[Result]) -> None:
             axes.plot(each.number, 0.03, "x", color=RED, transform=axes.get_xaxis_transform(), label="failed")
     axes.set_xlabel("trial")
     axes.set_ylabel("score (lower is better)")
-    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.locator_params(axis="x", integer=True)
     named = dict(zip(*reversed(axes.get_legend_handles_labels()), strict=True))
     if named:
         axes.legend(named.values(), named.keys(), frameon=False, loc="best")
@@ -81,7 +82,7 @@ def _curves(axes: "Axes", found: Sequence[Result]) -> None:
             axes.plot(*zip(*points, strict=True), ".-", color=colour, linewidth=1, markersize=4)
     axes.set_xlabel("validation")
     axes.set_ylabel("score")
-    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.locator_params(axis="x", integer=True)
 
 
 def _slice(axes: "Axes", found: Sequence[Result], parameter: Parameter) -> None:
@@ -115,8 +116,10 @@ def _points(axes: "Axes", placed: Sequence[tuple[float, Result]]) -> None:
         face = "none" if state == "pruned" else edge
         points = [(x, each.score) for x, each in placed if each.state == state and each.score is not None]
         if points:
-            axes.scatter(*zip(*points, strict=True), s=22, facecolors=face, edgecolors=edge, label=state, zorder=2)
-    ringed = [(x, each.score) for x, each in placed if best is not None and each.number == best.number]
-    if ringed:
-        axes.scatter(*zip(*ringed, strict=True), s=90, facecolors="none", edgecolors=GREEN, linewidths=1.5,
-                     label="best", zorder=3)  # fmt: skip
+            x, y = zip(*points, strict=True)
+            axes.scatter(x, y, s=22, facecolors=face, edgecolors=edge, label=state, zorder=2)
+    for at, each in placed:
+        if best is not None and best.score is not None and each.number == best.number:
+            axes.scatter(
+                [at], [best.score], s=90, facecolors="none", edgecolors=GREEN, linewidths=1.5, label="best", zorder=3
+            )
