@@ -102,6 +102,7 @@ def launch(request: Launch) -> Path:
             raise CheckpointError(f"{request.init}: {bad}. Use an earlier state of its run.")
         if init is None and not checkpoints(out / CHECKPOINTS):
             finetune.check_base(config, None)
+        net = None if init is None else _start(request, init)  # what does not fit is refused before a folder is made
         stack.enter_context(one_line_errors(out))
         with engine.main_first():
             _claim(out, config)
@@ -121,7 +122,7 @@ def launch(request: Launch) -> Path:
             return out / WEIGHTS_FILE
         if found is None and engine.is_main:
             _show_memory(config, engine)
-        state = TrainState.fresh(config, engine, _start(request, init))
+        state = TrainState.fresh(config, engine, net)
         if found is not None:
             state.restore(found)
         started -= max(state.elapsed_s, _elapsed(out))
@@ -258,10 +259,9 @@ def provenance(request: Launch, engine: Engine, origin: dict[str, Any]) -> dict[
     }
 
 
-def _start(request: Launch, init: Weights | None) -> ParallelUNet:
+def _start(request: Launch, init: Weights) -> ParallelUNet:
+    """A net with these weights."""
     net = fresh_net(request.config)
-    if init is None:
-        return net
     finetune.check_base(request.config, init.config)
     if request.partial:
         for line in finetune.load_partial(net, init.tensors, str(request.init)).lines():
