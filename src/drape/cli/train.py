@@ -22,7 +22,6 @@ drape train base-128 --data zalando-hd-resized --out runs/hd
 drape train mini-64 --data people --out runs/mini --track tensorboard,wandb
 drape train mini-64 --data own-pairs --out runs/own --init runs/mini --set finetune.train=lora
 drape train paper-128 --dry-run --memory 24GiB
-torchrun --standalone --nproc-per-node 2 -m drape train mini-64 --data people --out runs/two
 """
 
 
