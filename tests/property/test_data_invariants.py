@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+from drape.data import crop
 from drape.data import parse_labels as labels
 from drape.data.agnostic import agnostic_mask, agnostic_mask_paper, agnostic_mask_v32, parse_agnostic_v32
 from drape.data.loader import order
@@ -66,6 +67,35 @@ def test_no_colour_under_the_mask_reaches_a_pixel_outside_the_resized_mask(old, 
     other = np.where(mask[..., None], 255 - rgb, rgb)
     outside = ~shrink_mask(mask, new)
     assert np.array_equal(resize_rgb(rgb, new)[outside], resize_rgb(other, new)[outside])
+
+
+@given(size=sizes, joints=joint_sets)
+def test_any_joints_give_a_square_of_the_shorter_side_inside_the_picture(size, joints) -> None:
+    box = crop.square_inside(size, joints)
+    assert box.size == (min(size), min(size))
+    assert 0 <= box.top <= size[0] - box.height and 0 <= box.left <= size[1] - box.width
+    pose = to_pose(crop.joints_in(joints, box), box.size)
+    assert ((pose >= 0) & (pose <= 1)).all() and (pose[pose[:, 2] == 0] == 0).all()
+
+
+@given(size=sizes, side=sides, joints=joint_sets, seed=st.integers(0, 99))
+def test_no_old_cloth_leaks_through_a_mask_that_was_cut_with_its_picture(size, side, joints, seed) -> None:
+    rng = np.random.default_rng(seed)
+    mask = rng.random(size) < rng.choice([0.02, 0.5, 0.98])
+    rgb = rng.integers(0, 256, (*size, 3), dtype=np.uint8)
+    other = np.where(mask[..., None], 255 - rgb, rgb)
+    box = crop.square_inside(size, joints)
+    outside = ~shrink_mask(crop.cut(mask, box), (side, side))
+    first, second = (resize_rgb(crop.cut(picture, box), (side, side)) for picture in (rgb, other))
+    assert np.array_equal(first[outside], second[outside])
+
+
+@given(size=sizes)
+def test_a_padded_square_holds_every_pixel_of_the_picture(size) -> None:
+    picture = np.random.default_rng(0).integers(0, 255, size, dtype=np.uint8)
+    padded = crop.cut(picture, crop.square_around(size), fill=255)
+    assert padded.shape == (max(size), max(size))
+    assert np.array_equal(padded[padded < 255], picture.ravel())
 
 
 @given(old=sizes, new=sizes, seed=st.integers(0, 99))

@@ -9,8 +9,9 @@ import torch
 from PIL import Image
 
 from drape.data import parse_labels as labels
-from drape.data.dresscode import DressCode
+from drape.data.dresscode import CATEGORIES, DressCode
 from drape.data.pose import COCO_IN_BODY25
+from drape.data.transforms import to_bytes
 from drape.errors import ConfigError, DataError
 
 SIZE = (128, 96)
@@ -150,3 +151,14 @@ def test_names_without_suffix_and_missing_categories_are_reported(dresscode, tmp
     (tmp_path / "empty").mkdir()
     with pytest.raises(DataError, match="upper_body is missing"):
         DressCode(tmp_path / "empty")
+
+
+def test_squares_are_placed_by_the_part_of_the_body_that_the_category_dresses(dresscode, joints) -> None:
+    readers = {c: DressCode(dresscode, category=c, size=(96, 96), fit="square", fields=("person",)) for c in CATEGORIES}
+    tops = {category: reader.box("000001").top for category, reader in readers.items()}
+    assert tops == {"upper_body": 1, "lower_body": 30, "dresses": 8}  # between 20 and 78, at 78, between 34 and 78
+    photo = np.asarray(Image.open(dresscode / "upper_body" / "images" / "000001_0.jpg"))
+    person = to_bytes(readers["upper_body"][0].person).permute(1, 2, 0).numpy()
+    assert np.array_equal(person, photo[1:97])
+    with pytest.raises(ConfigError, match="fit is square"):
+        DressCode(dresscode, size=(64, 48), fit="square")
