@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from drape.config import RunConfig, from_dict, read_config
 from drape.errors import CheckpointError, ConfigError
-from drape.settings import FinetuneConfig
+from drape.nets.low_rank import merged_tensors
 from drape.storage import bytes_of, fsync, read_safetensors, why, write_atomic
 
 HEADER_KEY = "drape"
@@ -301,18 +301,10 @@ def _weights_so_far(run: Path) -> Weights:
     tensors = {name[4:]: tensor for name, tensor in found.tensors.items() if name.startswith("net.")}
     tensors |= {name.removeprefix(average): t for name, t in found.tensors.items() if name.startswith(average)}
     provenance = {"preset": config.name, "images_seen": found.state["images_seen"], "unfinished": True}
-    return Weights(config=config, tensors=_merged(tensors, config.finetune), provenance=provenance)
-
-
-def _merged(tensors: dict[str, Tensor], finetune: FinetuneConfig) -> dict[str, Tensor]:
-    """The weights of a plain net, low-rank additions added into them.  [drape.training.finetune]"""
-    scale, original, adapter = finetune.alpha / finetune.rank, "parametrizations.weight.original", ".weight.0."
-    plain = {name.replace(original, "weight"): t.float() for name, t in tensors.items() if adapter not in name}
-    for name in tensors:
-        if name.endswith(original):
-            up, down = (tensors[f"{name.removesuffix('original')}0.{each}"].float() for each in ("up", "down"))
-            plain[name.replace(original, "weight")] += (scale * up @ down).view_as(tensors[name])
-    return plain
+    plain = merged_tensors(
+        {name: t.float() for name, t in tensors.items()}, config.finetune.alpha / config.finetune.rank
+    )
+    return Weights(config=config, tensors=plain, provenance=provenance)
 
 
 def _find_weights(path: Path) -> Path:

@@ -23,41 +23,12 @@ from drape.checkpoint import HEADER_KEY
 from drape.config import RunConfig
 from drape.errors import CheckpointError, ConfigError
 from drape.nets.attention import CrossAttention, SelfAttention
+from drape.nets.low_rank import ADAPTER, LowRank, add_low_rank, base_tensors, merged_tensors
 from drape.settings import FinetuneConfig
 from drape.storage import bytes_of, read_safetensors, write_atomic
 
 ADAPTER_FILE = "lora.safetensors"
 Net = TypeVar("Net", bound=nn.Module)
-_ORIGINAL, _ADAPTER = "parametrizations.weight.original", "parametrizations.weight.0"
-
-
-class LowRank(nn.Module):
-    """weight + alpha / rank * up @ down; `up` starts at zero: fresh, the net is unchanged.  [Hu et al. 2022, sec. 4.1]
-
-    A convolution's weight (out, in, height, width) is taken as the matrix (out, in * height * width).
-    """
-
-    def __init__(self, weight: Tensor, rank: int, alpha: float) -> None:
-        super().__init__()
-        rows, columns = weight.shape[0], weight[0].numel()
-        self.scale = alpha / rank
-        self.up = nn.Parameter(weight.new_zeros(rows, rank))
-        self.down = nn.Parameter(weight.new_empty(rank, columns))
-        nn.init.normal_(self.down, std=columns**-0.5)
-
-    def forward(self, weight: Tensor) -> Tensor:
-        with torch.autocast(weight.device.type, enabled=False):
-            return add_low_rank(weight, self.up, self.down, self.scale)
-
-    @staticmethod
-    def pays(weight: Tensor, rank: int) -> bool:
-        """Whether the two factors have at most half as many parameters as the weight itself."""
-        return 2 * rank * (weight.shape[0] + weight[0].numel()) <= weight.numel()
-
-
-def add_low_rank(weight: Tensor, up: Tensor, down: Tensor, scale: float) -> Tensor:
-    """weight + scale * up @ down, in the shape and memory order of `weight`."""
-    return weight + (scale * up @ down).view_as(weight)
 
 
 def prepare(net: Net, config: FinetuneConfig, seed: int = 0) -> Net:
@@ -113,12 +84,8 @@ def merged(net: nn.Module, tensors: Mapping[str, Tensor] | None = None) -> dict[
 
     tensors   to take in place of the net's own, under its names: an average, say
     """
-    state = net.state_dict() if tensors is None else tensors
-    plain = _base(net, state)
-    for name, adapter in _adapters(net):
-        up, down = _factors(name, state)
-        plain[f"{name}.weight"] = add_low_rank(plain[f"{name}.weight"], up, down, adapter.scale)
-    return plain
+    scales = [adapter.scale for _, adapter in _adapters(net)]
+    return merged_tensors(net.state_dict() if tensors is None else tensors, scales[0] if scales else 0.0)
 
 
 def save_adapter(
@@ -131,7 +98,7 @@ def save_adapter(
         for kind, factor in zip(("up", "down"), _factors(name, state), strict=True):
             factors[f"{name}.weight.{kind}"] = factor.detach().float().cpu().contiguous()
     scale = next(adapter.scale for _, adapter in _adapters(net))
-    record = {"adapter": {"scale": scale, "base": digest(_base(net, state))}, "provenance": dict(provenance)}
+    record = {"adapter": {"scale": scale, "base": digest(base_tensors(state))}, "provenance": dict(provenance)}
     header = {HEADER_KEY: json.dumps(record, sort_keys=True)}
     write_atomic(path, lambda part: save_file(factors, part, metadata=header), bytes_of(factors))
     return path
@@ -223,11 +190,4 @@ def _adapters(net: nn.Module) -> Iterator[tuple[str, LowRank]]:
 
 
 def _factors(name: str, tensors: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
-    return tensors[f"{name}.{_ADAPTER}.up"], tensors[f"{name}.{_ADAPTER}.down"]
-
-
-def _base(net: nn.Module, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """`tensors` of an adapted net under the names of a plain one, without the adapters."""
-    return {
-        name.replace(_ORIGINAL, "weight"): tensor for name, tensor in tensors.items() if f".{_ADAPTER}." not in name
-    }
+    return tensors[f"{name}.{ADAPTER}.up"], tensors[f"{name}.{ADAPTER}.down"]

@@ -215,7 +215,8 @@ class _Run:
 
         best = best_length(self.request.out / snapshots.FOLDER, score)
         scores = {f"{length:g}": value for length, value in best.scores.items()}
-        return whole(best.tensors), {"ema_length": best.length, "ema_scores": scores}
+        chosen = averaged if best.length == config.ema.lengths[0] else whole(best.tensors)  # not rounded to fp16
+        return chosen, {"ema_length": best.length, "ema_scores": scores}
 
     def _validator(self) -> Validator | None:
         config, source = self.request.config, self.source
