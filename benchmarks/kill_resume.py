@@ -9,7 +9,7 @@ for a random part of the time that a write takes.  After each kill the same comm
 Then every file of its folder must be, byte for byte, that of the run nobody touched: weights, log, validation,
 previews, checkpoints.  Only wall-clock time is left out (LEFT_OUT, TIMES).
 
-A run takes several kills, each after the resume from the one before, so that damage would add up.  The stage of a kill
+A run takes up to eight kills, each after the resume from the one before, so that damage would add up.  The stage of a kill
 is what was found on disk after it, not what was aimed at.
 
 Importing torch takes seconds, so the commands are not started afresh: this process imports what they need, computes
@@ -33,6 +33,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
+from statistics import median
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # a fork keeps only one thread; and small nets gain nothing from more
 
@@ -51,7 +52,8 @@ SETTINGS = (
 LEFT_OUT = ("timing.jsonl", "elapsed_s")  # files that hold wall-clock time and nothing else
 TIMES = ("elapsed_s", "reserve_s")  # counters of a checkpoint that do
 
-AIMS = {"start-up": 0.25, "training": 0.35, "checkpoint": 0.4}
+AIMS = {"start-up": 0.2, "training": 0.35, "checkpoint": 0.45}
+MOST_KILLS = 8  # of one run
 MOST_STEPS = 8  # a kill that aims at training falls within so many steps of the resume
 
 
@@ -95,7 +97,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             out = folder / f"killed-{len(runs):03d}"
             run = Run()
             try:
-                torment(run, out, people, pace, chance, arguments.kills - done, lambda: progress.advance(task))
+                most = min(MOST_KILLS, arguments.kills - done)
+                torment(run, out, people, pace, chance, most, lambda: progress.advance(task))
                 run.different = differences(out, unbroken)
             except Failed as error:
                 run.different = [str(error)]
@@ -191,10 +194,9 @@ def leave_alone(out: Path, people: Path) -> Pace:
             writes.append(now - seen)
             seen = None
         time.sleep(0.0005)
-    steps = sorted(b - a for a, b in pairwise(times))
     pace.start_up = times[0] - begun
-    pace.step = steps[len(steps) // 2]
-    pace.write = max(writes, default=pace.write)
+    pace.step = median(b - a for a, b in pairwise(times))
+    pace.write = median(writes) if writes else pace.write
     return pace
 
 
@@ -225,6 +227,7 @@ class Leg:
     begun: float
     saved: int  # steps in the newest checkpoint
     changed: int  # when the log was last written to, by a leg before
+    ended: bool = False
 
     @classmethod
     def begin(cls, out: Path, people: Path) -> "Leg":
@@ -239,9 +242,11 @@ class Leg:
     def wait(self, pace: Pace, chance: random.Random) -> bool:
         """Wait for a random instant to kill it; False if it was over before."""
         (aim,) = chance.choices(list(AIMS), list(AIMS.values()))
-        part, steps, writes = chance.random(), chance.randint(0, MOST_STEPS), chance.randint(1, 2)
+        part, steps, writes = chance.random(), chance.randint(1, MOST_STEPS), chance.randint(1, 2)
         if aim == "start-up":
             return self._sleep_until(self.begun + part * pace.start_up)
+        if self.saved and self._until(lambda: self.steps() > 0):
+            pace.start_up = time.monotonic() - self.begun  # of a resume, which draws no first preview
         if aim == "training":
             reached = self._until(lambda: self.steps() >= steps)
             return reached and self._sleep_until(time.monotonic() + part * pace.step)
@@ -273,10 +278,11 @@ class Leg:
 
     def _until(self, is_true: Callable[[], bool]) -> bool:
         """True once it is true; False if the process was over before."""
-        while not over(self.child):
+        while not self.ended:
             if is_true():
                 return True
             time.sleep(0.0005)
+            self.ended = over(self.child)
         return False
 
 

@@ -11,9 +11,13 @@ import pytest
 
 from drape.checkpoint import load_weights
 from drape.cli.main import main
+from drape.training import keeper
 
-IMAGES = 480
-SETTINGS = ["--images", str(IMAGES), "--set", "checkpoint_every=80", "--set", "preview_every=240"]
+IMAGES = 320
+SETTINGS = [
+    "--images", str(IMAGES), "--set", "checkpoint_every=80", "--set", "preview_every=160",
+    "--set", "validation.every=160", "--set", "validation.pairs=2", "--set", "validation.levels=4",
+]  # fmt: skip
 
 
 def command(people: Path, out: Path, *more: str) -> list[str]:
@@ -47,7 +51,7 @@ def test_a_run_leaves_weights_a_line_per_step_and_previews(unbroken: Path) -> No
     assert all(line["loss"] > 0 and line["grad_norm"] > 0 for line in lines)
     assert lines[0]["lr"] < max(line["lr"] for line in lines) > lines[-1]["lr"]
     previews = sorted(path.stem for path in (unbroken / "previews").iterdir())
-    assert [int(images) for images in previews] == [0, 240, 480]
+    assert [int(images) for images in previews] == [0, 160, 320]
     weights = load_weights(unbroken)
     assert weights.provenance["images_seen"] == IMAGES
     assert weights.config.images == IMAGES
@@ -55,10 +59,10 @@ def test_a_run_leaves_weights_a_line_per_step_and_previews(unbroken: Path) -> No
 
 def test_the_loss_falls(unbroken: Path) -> None:
     loss = [json.loads(line)["loss"] for line in (unbroken / "log.jsonl").read_text().splitlines()]
-    assert sum(loss[-10:]) < 0.7 * sum(loss[:10])
+    assert sum(loss[-10:]) < 0.85 * sum(loss[:10])
 
 
-@pytest.mark.parametrize("kill_after", [11, 37])
+@pytest.mark.parametrize("kill_after", [11, pytest.param(29, marks=pytest.mark.slow)])
 def test_a_killed_run_ends_as_if_nothing_had_happened(
     people: Path, unbroken: Path, tmp_path: Path, kill_after: int
 ) -> None:
@@ -73,6 +77,7 @@ def test_a_killed_run_ends_as_if_nothing_had_happened(
     assert (out / "weights.safetensors").read_bytes() == (unbroken / "weights.safetensors").read_bytes()
 
 
+@pytest.mark.slow  # test_faults.py does the same inside the test's own process
 def test_sigterm_saves_the_step_in_progress_and_the_same_command_goes_on(
     people: Path, unbroken: Path, tmp_path: Path
 ) -> None:
@@ -100,9 +105,12 @@ def test_other_settings_on_a_run_are_refused_and_named(
     assert "optim.lr" in capsys.readouterr().err
 
 
-def test_a_budget_ends_in_time_with_the_learning_rate_decayed(people: Path, tmp_path: Path) -> None:
+def test_a_budget_ends_in_time_with_the_learning_rate_decayed(
+    people: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(keeper, "PREVIEW_PEOPLE", 1)  # what the records cost is kept back several times
     out = tmp_path / "run"
-    rare = ["--set", "images=1000000", "--set", "preview_every=1000000", "--set", "checkpoint_every=1000000"]
+    rare = [f"--set={name}=1000000" for name in ("images", "preview_every", "checkpoint_every", "validation.every")]
     begun = time.monotonic()
     assert main(command(people, out, "--budget", "20s", *rare)) == 0
     assert time.monotonic() - begun < 25  # 5 s of grace for a machine that does other things too
@@ -111,8 +119,9 @@ def test_a_budget_ends_in_time_with_the_learning_rate_decayed(people: Path, tmp_
 
 
 def test_a_budget_that_start_up_eats_is_an_error_and_a_longer_one_goes_on(
-    people: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    people: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(keeper, "PREVIEW_PEOPLE", 1)
     out = tmp_path / "run"
     assert main(command(people, out, "--budget", "1s")) == 2
     assert "budget was over" in capsys.readouterr().err
