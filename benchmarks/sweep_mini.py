@@ -106,7 +106,9 @@ def in_the_middle(study: Path) -> bool:
     runs = sorted((study / "trials").glob("*"))
     whole = [run for run in runs if (run / "weights.safetensors").exists()]
     begun = [run for run in runs if run not in whole and checkpoints(run)]
-    return len(whole) >= FINISHED_BEFORE_KILL and any(steps_since(run) > 0 for run in begun)
+    if len(whole) < FINISHED_BEFORE_KILL or not any(steps_since(run) > 0 for run in begun):
+        return False
+    return list(states(study).values()).count("finished") >= FINISHED_BEFORE_KILL  # the study was told, too
 
 
 def checkpoints(run: Path) -> list[int]:
