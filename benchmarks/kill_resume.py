@@ -9,8 +9,8 @@ for a random part of the time that a write takes.  After each kill the same comm
 Then every file of its folder must be, byte for byte, that of the run nobody touched: weights, log, validation,
 previews, checkpoints.  Only wall-clock time is left out (LEFT_OUT, TIMES).
 
-A run takes up to eight kills, each after the resume from the one before, so that damage would add up.  The stage of a kill
-is what was found on disk after it, not what was aimed at.
+A run takes up to eight kills, each after the resume from the one before, so that damage would add up.  The stage of a
+kill is what was found on disk after it, not what was aimed at.
 
 Importing torch takes seconds, so the commands are not started afresh: this process imports what they need, computes
 nothing and starts no thread, and forks for each of them.  What is killed is a process of its own with its own files.

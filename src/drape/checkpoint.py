@@ -12,6 +12,7 @@ import shutil
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,7 @@ INDEX_SUFFIX = ".safetensors.index.json"
 WEIGHTS_FILE = "weights.safetensors"
 CONFIG_FILE = "config.json"
 CHECKPOINTS = "checkpoints"
+ORIGIN_FILE = "origin.json"
 
 RETIRED: dict[str, tuple[str, ...]] = {"ema": ("half_life_images", "warmup")}
 """Settings that older weights still hold in their headers, by section: all of them mattered to training alone."""
@@ -79,7 +81,7 @@ def save_weights(
     for filename, names in split.filename_to_tensors.items():
         shard = {name: state[name] for name in names}
         target = path.parent / filename
-        write_atomic(target, lambda part, shard=shard: save_file(shard, part, metadata=header), bytes_of(shard))
+        write_atomic(target, partial(save_file, shard, metadata=header), bytes_of(shard))
     if not split.is_sharded:
         return path
     index = path.with_name(path.stem + INDEX_SUFFIX)
@@ -300,11 +302,20 @@ def _weights_so_far(run: Path) -> Weights:
         raise CheckpointError(f"{run} holds neither weights nor a checkpoint yet. Train it further.")
     tensors = {name[4:]: tensor for name, tensor in found.tensors.items() if name.startswith("net.")}
     tensors |= {name.removeprefix(average): t for name, t in found.tensors.items() if name.startswith(average)}
-    provenance = {"preset": config.name, "images_seen": found.state["images_seen"], "unfinished": True}
+    provenance = {"preset": config.name, **_data_of(run), "images_seen": found.state["images_seen"], "unfinished": True}
     plain = merged_tensors(
         {name: t.float() for name, t in tensors.items()}, config.finetune.alpha / config.finetune.rank
     )
     return Weights(config=config, tensors=plain, provenance=provenance)
+
+
+def _data_of(run: Path) -> dict[str, Any]:
+    """Source and licence of a run's pairs, as far as its record of them can be read."""
+    try:
+        data = json.loads((run / ORIGIN_FILE).read_text(encoding="utf-8"))["data"]
+        return {"data": data["source"], "data_licence": data["licence"]}
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}
 
 
 def _find_weights(path: Path) -> Path:

@@ -245,3 +245,11 @@ def test_a_run_without_a_checkpoint_yet_has_no_weights(tmp_path: Path) -> None:
     (tmp_path / "checkpoints").mkdir()
     with pytest.raises(CheckpointError, match="neither weights nor a checkpoint"):
         load_weights(tmp_path)
+
+
+def test_an_unfinished_run_tells_the_licence_of_its_pairs(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text(json.dumps(tiny().to_dict()))
+    save(tmp_path / "checkpoints", 8)
+    assert "data_licence" not in load_weights(tmp_path).provenance
+    (tmp_path / "origin.json").write_text(json.dumps({"data": {"source": "mannequins", "licence": "CC0-1.0"}}))
+    assert load_weights(tmp_path).provenance["data_licence"] == "CC0-1.0"

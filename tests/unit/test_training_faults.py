@@ -72,6 +72,15 @@ def test_the_same_fault_met_again_replaces_its_folder(tmp_path: Path) -> None:
     assert [path.name for path in (tmp_path / "faults").iterdir()] == [folder.name]
 
 
+def test_processes_that_meet_the_same_fault_write_a_folder_each(tmp_path: Path) -> None:
+    for process, people in enumerate((PEOPLE[:2], PEOPLE[2:])):
+        fault = replace(FAULT, process=process, first=FAULT.first + 2 * process)
+        record_fault(tmp_path, fault, tiny(), [batch_of(people)], net_of(tiny()))
+    found = [read_fault(path) for path in sorted((tmp_path / "faults").iterdir())]
+    assert [each.folder.name for each in found] == ["000000000240-0", "000000000240-1"]
+    assert [each.batch.person_id for each in found] == [PEOPLE[:2], PEOPLE[2:]]
+
+
 def test_a_weight_that_is_no_number_is_named(tmp_path: Path) -> None:
     net = net_of(tiny())
     name = next(name for name, parameter in net.named_parameters() if parameter.ndim == 4)

@@ -44,6 +44,7 @@ class Fault:
     device        where it happened
     scale         of the loss in fp16; 1 without
     lr            the step's learning rate
+    process       which of several processes; None where there is one
     """
 
     images_seen: int
@@ -52,6 +53,7 @@ class Fault:
     device: str
     scale: float
     lr: float
+    process: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,12 +68,15 @@ class Recorded:
 
 
 def record_fault(run: Path, fault: Fault, config: RunConfig, batches: Sequence[TryOnBatch], net: nn.Module) -> Path:
-    """Write `run`/faults/IMAGES, in one rename; the folder of the same fault met again is replaced.
+    """Write `run`/faults/IMAGES (of several processes each its part, IMAGES-PROCESS), in one rename.
+
+    The folder of the same fault met again is replaced.
 
     batches   the micro-batches of the step, in their order
     Raises CheckpointError where it cannot be written, or the net is split over processes.
     """
-    target = run / FAULTS / f"{fault.images_seen:012d}"
+    part_of = "" if fault.process is None else f"-{fault.process}"
+    target = run / FAULTS / f"{fault.images_seen:012d}{part_of}"
     part = target.with_name(f".{target.name}.part")
     tensors = {name: _stacked(batches, name) for name in TENSOR_FIELDS if getattr(batches[0], name) is not None}
     state = net.state_dict()

@@ -123,6 +123,7 @@ class Keeper:
             device=str(self.engine.device),
             scale=state.scaler.get_scale() if state.scaler.is_enabled() else 1.0,
             lr=lr,
+            process=self.engine.rank if self.engine.world > 1 else None,
         )
         self.events.write(images=images, event="not finite", reason=found)
         try:

@@ -10,13 +10,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from drape.checkpoint import Weights
+from drape.checkpoint import ORIGIN_FILE, Weights
 from drape.data.loader import Reader
 from drape.errors import CheckpointError, ConfigError
 from drape.storage import write_atomic
 from drape.training.finetune import digest
-
-ORIGIN_FILE = "origin.json"
 
 
 def origin_of(readers: Sequence[Reader], init: Weights | None, held: frozenset[str]) -> dict[str, Any]:

@@ -5,7 +5,7 @@ first output whose gradient is none is where a backward pass breaks.  The images
 the losses of single images tell which of them is to blame.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, fields, replace
 from functools import partial
 from typing import Any, Literal
@@ -79,7 +79,7 @@ def _weights(weights: Mapping[str, Tensor]) -> Finding:
     return Finding(status="ok", name="weights", found=text)
 
 
-def _remedy(recorded: Recorded, precision: str, sound: set[str]) -> str:
+def _remedy(recorded: Recorded, precision: str, sound: Collection[str]) -> str:
     begin = f"begin a new --out with --init {recorded.folder.parent.parent}"
     if sound:
         other = "bf16" if precision == "fp16" else "fp32"
