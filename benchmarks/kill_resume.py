@@ -265,7 +265,7 @@ class Leg:
             return "checkpoint, being flushed and renamed" if whole else "checkpoint, tensors being written"
         if half:
             return "checkpoint, an older one being deleted"
-        if any(self.out.rglob(".*.part*")):
+        if any(self.out.rglob(".*.part")) or any(self.out.rglob(".tmp*")):
             return "another file being written"
         return "training" if self.steps() else "start-up"
 

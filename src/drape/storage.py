@@ -5,7 +5,7 @@ import errno
 import os
 import re
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -37,6 +37,18 @@ def write_atomic(path: Path, write: Callable[[Path], object], needed: int | None
         with contextlib.suppress(OSError):
             part.unlink(missing_ok=True)
         raise disk_error(path, error, needed) from error
+
+
+def remove_leftovers(folders: Iterable[Path]) -> None:
+    """Delete what killed writes have left directly in these folders: our parts, and those of safetensors itself."""
+    for folder in folders:
+        for path in folder.glob(".*") if folder.is_dir() else ():
+            if not re.fullmatch(r"\..+\.part|\.tmp\w{6}", path.name):
+                continue
+            if path.is_dir():
+                shutil.rmtree(path)
+            else:
+                path.unlink()
 
 
 def read_safetensors(path: Path, prefixes: tuple[str, ...] = ("",)) -> tuple[dict[str, Tensor], dict[str, str]]:

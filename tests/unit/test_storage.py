@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from drape.errors import CheckpointError
-from drape.storage import one_line_errors, only_process, write_atomic
+from drape.storage import one_line_errors, only_process, remove_leftovers, write_atomic
 
 
 def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
@@ -36,6 +36,15 @@ def test_a_failed_write_anywhere_in_a_run_is_one_line_and_other_errors_stay_what
         raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(tmp_path / "log.jsonl"))
     with pytest.raises(ConnectionResetError), one_line_errors(tmp_path):
         raise ConnectionResetError(errno.ECONNRESET, "reset")
+
+
+def test_what_killed_writes_have_left_goes_and_nothing_else(tmp_path: Path) -> None:
+    kept = [tmp_path / name for name in (".lock", "a.part", "weights.safetensors", ".tmp")]
+    for path in (*kept, tmp_path / ".log.jsonl.part", tmp_path / ".tmp2FbRfT"):
+        path.write_text("")
+    (tmp_path / ".000000000008.part").mkdir()
+    remove_leftovers([tmp_path, tmp_path / "no such folder"])
+    assert sorted(tmp_path.iterdir()) == sorted(kept)
 
 
 @pytest.mark.skipif(os.name == "nt", reason="no locks of POSIX")

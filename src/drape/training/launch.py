@@ -30,12 +30,12 @@ from drape.devices import hardware, memory_of
 from drape.errors import CheckpointError, ConfigError
 from drape.evaluation import yardsticks
 from drape.nets.parallel_unet import ParallelUNet
-from drape.storage import one_line_errors, only_process, write_atomic
+from drape.storage import one_line_errors, only_process, remove_leftovers, write_atomic
 from drape.training import finetune, memory, records, snapshots
 from drape.training.engine import Engine, signals
-from drape.training.faults import bad_weight
+from drape.training.faults import FAULTS, bad_weight
 from drape.training.in_backward import check_in_backward
-from drape.training.keeper import ELAPSED_FILE, Keeper, OnValidation
+from drape.training.keeper import ELAPSED_FILE, PREVIEWS, Keeper, OnValidation
 from drape.training.loop import Clock, train
 from drape.training.loss import trained_on
 from drape.training.origin import check_origin, licences, origin_of
@@ -48,6 +48,7 @@ from drape.training.telemetry import Log, Meter
 from drape.training.track import build_trackers
 from drape.training.validation import Validator
 
+FOLDERS = ("cache", FAULTS, PREVIEWS, snapshots.FOLDER)  # of a run, besides its checkpoints
 YARDSTICKS_FILE = "yardsticks.json"
 YARDSTICK_IMAGES = 256
 
@@ -109,6 +110,7 @@ def launch(request: Launch) -> Path:
             if engine.is_main:
                 stack.enter_context(only_process(out))
                 recover(out / CHECKPOINTS)
+                remove_leftovers((out, *(out / name for name in FOLDERS)))
             source = load_source(
                 config, readers, workers=request.workers, cache_folder=request.cache or out / "cache",
                 quiet=not engine.is_main,
