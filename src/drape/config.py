@@ -41,6 +41,7 @@ class RunConfig:
     precision           of the arithmetic (autocast); weights, averages and moments are fp32 always
     compile             torch.compile; minutes at the start, on a GPU faster afterwards
     channels_last       memory order of the convolutions
+    checkpoint_norms    compute norms and activations again in the backward pass: half the memory for little work
     checkpoint_blocks   keep only the input of every block and compute the rest again: less memory, a third more work
     parallel            several processes: whole copies (ddp), or weights, gradients and moments in shards (fsdp)
     *_every             images between two checkpoints, two previews
@@ -66,6 +67,7 @@ class RunConfig:
     precision: Precision = "fp32"
     compile: bool = False
     channels_last: bool = True
+    checkpoint_norms: bool = False
     checkpoint_blocks: bool = False
     parallel: Literal["ddp", "fsdp"] = "ddp"
     checkpoint_every: int = 20_000

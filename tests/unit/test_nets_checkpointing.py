@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from drape.nets.config import ParallelUNetConfig
 from drape.nets.count import blank_conditions
@@ -35,13 +36,13 @@ MODERN = replace(
 )
 
 
-def net_of(config: ParallelUNetConfig, *, checkpoint_blocks: bool) -> ParallelUNet:
+def net_of(config: ParallelUNetConfig, *, blocks: bool = False, norms: bool = False) -> ParallelUNet:
     torch.manual_seed(0)
     net = ParallelUNet(config).to(memory_format=torch.channels_last)
     with torch.no_grad():
         for parameter in net.parameters():  # a fresh net's branches are silent: nothing would flow through them
             parameter.add_(0.02 * torch.randn_like(parameter))
-    net.checkpoint_blocks = checkpoint_blocks
+    net.checkpoint(blocks=blocks, norms=norms)
     return net
 
 
@@ -53,9 +54,9 @@ def inputs(config: ParallelUNetConfig) -> tuple:
     return x_t, torch.tensor([-1.0, 2.0]), replace(blank, cloth=cloth, agnostic=-x_t)
 
 
-def step(config: ParallelUNetConfig, *, checkpoint_blocks: bool, bf16: bool = False) -> tuple:
+def step(config: ParallelUNetConfig, *, bf16: bool = False, **again: bool) -> tuple:
     """Loss, gradients by name, and bytes that autograd keeps between the passes (of inputs and weights: none)."""
-    net = net_of(config, checkpoint_blocks=checkpoint_blocks)
+    net = net_of(config, **again)
     theirs = {p.untyped_storage().data_ptr() for p in net.parameters()}
     kept: dict[int, torch.UntypedStorage] = {}
 
@@ -75,23 +76,55 @@ def step(config: ParallelUNetConfig, *, checkpoint_blocks: bool, bf16: bool = Fa
 
 @pytest.mark.parametrize("config", [PAPER, MODERN], ids=["paper", "modern"])
 @pytest.mark.parametrize("bf16", [False, True], ids=["fp32", "bf16"])
-def test_checkpointing_changes_no_bit_of_loss_or_gradients_and_keeps_less_than_half(config, bf16) -> None:
-    loss, gradients, kept = step(config, checkpoint_blocks=False, bf16=bf16)
-    again, others, less = step(config, checkpoint_blocks=True, bf16=bf16)
+def test_checkpointed_blocks_change_no_bit_of_loss_or_gradients_and_keep_less_than_half(config, bf16) -> None:
+    loss, gradients, kept = step(config, bf16=bf16)
+    again, others, less = step(config, bf16=bf16, blocks=True)
     assert torch.equal(loss, again)
     assert [n for n, g in gradients.items() if not torch.equal(g, others[n])] == []
     assert less < 0.5 * kept
 
 
+@pytest.mark.parametrize("config", [PAPER, MODERN], ids=["paper", "modern"])
+def test_checkpointed_norms_change_gradients_by_rounding_alone_and_keep_less(config) -> None:
+    loss, gradients, kept = step(config)
+    again, others, less = step(config, norms=True)
+    assert torch.equal(loss, again)
+    torch.testing.assert_close(
+        others, gradients, atol=1e-7, rtol=1e-4
+    )  # FiLM's two readers are summed in another order
+    assert less < 0.85 * kept
+
+
+class Convolutions(TorchDispatchMode):
+    """Counts the convolutions of a forward pass."""
+
+    count = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        self.count += func is torch.ops.aten.convolution.default
+        return func(*args, **(kwargs or {}))
+
+
+def test_checkpointed_norms_repeat_no_convolution_and_checkpointed_blocks_repeat_most() -> None:
+    counts = {}
+    for again in ({}, {"norms": True}, {"blocks": True}):
+        net = net_of(PAPER, **again)
+        with Convolutions() as convolutions:
+            net(*inputs(PAPER)).square().mean().backward()
+        counts[tuple(again)] = convolutions.count
+    assert counts[("norms",)] == counts[()]
+    assert counts[("blocks",)] > 1.5 * counts[()]
+
+
 def test_without_gradient_a_checkpointed_net_gives_the_same_output() -> None:
     with torch.no_grad():
-        plain, checkpointed = (net_of(PAPER, checkpoint_blocks=flag)(*inputs(PAPER)) for flag in (False, True))
+        plain, checkpointed = (net_of(PAPER, blocks=flag)(*inputs(PAPER)) for flag in (False, True))
     assert torch.equal(plain, checkpointed)
 
 
 @pytest.mark.compile
 def test_a_compiled_net_can_be_checkpointed() -> None:
-    net = net_of(MODERN, checkpoint_blocks=True)
+    net = net_of(MODERN, blocks=True)
     expected = net(*inputs(MODERN))
     out = torch.compile(net, backend="aot_eager")(*inputs(MODERN))
     torch.testing.assert_close(out, expected, atol=1e-4, rtol=1e-4)

@@ -29,7 +29,7 @@ def trained(optim: OptimConfig, *, in_backward: bool, checkpoint_blocks: bool = 
     """Net, optimiser, and norms of the gradients, after three steps with a new rate each."""
     torch.manual_seed(0)
     net = ParallelUNet(TINY.net).to(memory_format=torch.channels_last)
-    net.checkpoint_blocks = checkpoint_blocks
+    net.checkpoint(blocks=checkpoint_blocks, norms=False)
     optimizer = build_optimizer(net, optim)
     inside = InBackward(net, optimizer) if in_backward else None
     norms = []

@@ -24,7 +24,7 @@ def measured(config: RunConfig) -> int:
     """Bytes that the allocator had given out at the worst moment of a real step, beyond the weights."""
     torch.manual_seed(0)
     net = ParallelUNet(config.net).to(memory_format=torch.channels_last)
-    net.checkpoint_blocks = config.checkpoint_blocks
+    net.checkpoint(blocks=config.checkpoint_blocks, norms=config.checkpoint_norms)
     if config.optim.in_backward:
         InBackward(net, torch.optim.SGD(net.parameters(), lr=1e-3))
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as recorded:
@@ -43,7 +43,7 @@ def measured(config: RunConfig) -> int:
 
 @pytest.mark.parametrize(
     "change",
-    [{}, {"checkpoint_blocks": True}, {"precision": "bf16"}, {"optim": IN_BACKWARD, "checkpoint_blocks": True}],
+    [{}, {"checkpoint_norms": True}, {"precision": "bf16"}, {"optim": IN_BACKWARD, "checkpoint_blocks": True}],
     ids=["plain", "checkpointed", "bf16", "in_backward"],
 )
 def test_a_step_of_shapes_holds_what_a_real_step_holds(change) -> None:

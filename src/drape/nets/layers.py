@@ -4,12 +4,14 @@ All work on (b, c, h, w) in either memory format; channels-last is the fast one 
 """
 
 import math
-from typing import TypeVar, cast
+from collections.abc import Callable
+from typing import Any, TypeVar, cast
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 
 from drape.nets.config import FilmAt, Norm, Resample, Shortcut
 from drape.nets.convolution import Conv1x1, Conv3x3
@@ -53,7 +55,12 @@ class ResBlock(nn.Module):
     Fresh, it equals its shortcut: the last convolution is zero.  A convolutional shortcut starts as the mean of the
     equally wide parts of the input times sqrt(parts): with a usual random start the signal would shrink by sqrt(3) a
     block, and forty blocks deep the first norm would see nothing but its own epsilon.
+
+    checkpoint_norms   in training, keep what enters a norm and compute norm, FiLM and swish again in the backward pass:
+                       the convolutions, nearly all of the work, are not repeated
     """
+
+    checkpoint_norms: bool = False
 
     def __init__(
         self, in_channels: int, channels: int, embedding_dim: int, *, norm: Norm, film_at: FilmAt, shortcut: Shortcut
@@ -69,12 +76,25 @@ class ResBlock(nn.Module):
         self.shortcut = nn.Identity() if keeps else mean_conv(in_channels, channels)
 
     def forward(self, x: Features, embedding: Embedding) -> Float[Tensor, "b c2 h w"]:
-        if self.film_at_input:
-            x = self.film(x, embedding)
-        y = self.norm2(self.conv1(F.silu(self.norm1(x))))
-        if not self.film_at_input:
-            y = self.film(y, embedding)
-        return self.shortcut(x) + self.conv2(F.silu(y))
+        again = self.checkpoint_norms and torch.is_grad_enabled()
+        # a convolution that is a product would be computed again too, and the features there are few
+        again = again and not self.conv1.is_mostly_weights(x)
+        run = run_again if again else run_once
+        at_input, at_mid = (embedding, None) if self.film_at_input else (None, embedding)
+        if not again and self.film_at_input:
+            x, at_input = self.film(x, embedding), None
+        y = run(self._first, x, at_input)
+        return run(self._around, x, at_input) + run(self._second, y, at_mid)
+
+    def _first(self, x: Features, film: Embedding | None) -> Float[Tensor, "b c2 h w"]:
+        return self.conv1(F.silu(self.norm1(x if film is None else self.film(x, film))))
+
+    def _second(self, y: Features, film: Embedding | None) -> Features:
+        y = self.norm2(y)
+        return self.conv2(F.silu(y if film is None else self.film(y, film)))
+
+    def _around(self, x: Features, film: Embedding | None) -> Float[Tensor, "b c2 h w"]:
+        return self.shortcut(x if film is None else self.film(x, film))
 
 
 class Downsample(nn.Conv2d):
@@ -128,6 +148,20 @@ class Head(nn.Module):
 
     def forward(self, x: Features) -> Float[Tensor, "b 3 h2 w2"]:
         return F.pixel_shuffle(self.conv(F.silu(self.norm(x))), self.patch)
+
+
+def run_once(function: Callable[..., Tensor], *inputs: Any) -> Tensor:
+    """What it returns."""
+    return function(*inputs)
+
+
+def run_again(function: Callable[..., Tensor], *inputs: Any) -> Tensor:
+    """What it returns; the backward pass computes its inside a second time instead of remembering it, up to the inputs
+    of its last operation.  [Chen et al. 2016]
+
+    Nothing in the nets draws random numbers, so there is no generator to rewind.
+    """
+    return checkpoint(function, *inputs, use_reentrant=False, preserve_rng_state=False)
 
 
 def zero_init(module: Module) -> Module:

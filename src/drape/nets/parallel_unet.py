@@ -9,13 +9,12 @@
 
 import math
 from collections.abc import Iterator
-from typing import Any, NamedTuple, cast
+from typing import NamedTuple, cast
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.utils.checkpoint import checkpoint
 
 from drape.errors import DataError
 from drape.nets.attention import CrossAttention, KeysValues, SelfAttention, Tokens
@@ -23,7 +22,7 @@ from drape.nets.body import body_places, image_places, num_maps, pose_maps
 from drape.nets.conditions import Conditions
 from drape.nets.config import BlockPlace, ParallelUNetConfig, Skips
 from drape.nets.embeddings import AttentionPool, JointTokens, Mixer, NoiseLevel, encode_places
-from drape.nets.layers import Downsample, Embedding, Features, Head, ResBlock, Stem, Upsample
+from drape.nets.layers import Downsample, Embedding, Features, Head, ResBlock, Stem, Upsample, run_again, run_once
 from drape.shapes import Image, PerSample, Pose
 
 __all__ = ["ClothFeatures", "ParallelUNet", "ParallelUNetConfig"]
@@ -53,7 +52,7 @@ class ParallelUNet(nn.Module):
     """Person + cloth -> prediction.  Any size that the strides divide; cloth and person may differ in size.
 
     checkpoint_blocks   in training, keep only what enters each block and compute its inside again in the backward pass:
-                        the same numbers, for a third more work and a fraction of the memory  [Chen et al. 2016]
+                        the same numbers, for a third more work and a fraction of the memory
     """
 
     checkpoint_blocks: bool = False
@@ -92,6 +91,13 @@ class ParallelUNet(nn.Module):
         for block in self._blocks(self.decoder):
             x = run(block, x, skips.pop(), context, next(clothes) if block.cross_attention else None)
         return self.head(x)
+
+    def checkpoint(self, *, blocks: bool, norms: bool) -> None:
+        """Say what of the forward pass is computed again in the backward pass: whole blocks, or the norms in them."""
+        self.checkpoint_blocks = blocks
+        for module in self.modules():
+            if isinstance(module, ResBlock):
+                module.checkpoint_norms = norms and not blocks
 
     def encode_cloth(self, conditions: Conditions, log_snr: PerSample | None = None) -> ClothFeatures:
         """Keys and values of every cross-attention.  If `config.caches_cloth`, they are the same at every noise level:
@@ -291,19 +297,6 @@ def res_block(config: ParallelUNetConfig, channels: int, place: BlockPlace) -> R
         film_at=config.film_at,
         shortcut=config.shortcut,
     )
-
-
-def run_once(block: nn.Module, *inputs: Any) -> Tensor:
-    """The block's output."""
-    return block(*inputs)
-
-
-def run_again(block: nn.Module, *inputs: Any) -> Tensor:
-    """The block's output; the backward pass computes its inside a second time instead of remembering it.
-
-    The blocks draw no random numbers, so there is no generator to rewind.
-    """
-    return checkpoint(block, *inputs, use_reentrant=False, preserve_rng_state=False)
 
 
 def join(skips: Skips, x: Features, skip: Features | None) -> Float[Tensor, "b c2 h w"]:

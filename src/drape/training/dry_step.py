@@ -42,7 +42,7 @@ def dry_step(config: RunConfig, device: DeviceType) -> WorstMoment:
     played = PlayedOperations(device, LOW_TYPES.get(config.precision))
     with torch.device("meta"), played:
         net = build(config)
-        net.checkpoint_blocks = config.checkpoint_blocks
+        net.checkpoint(blocks=config.checkpoint_blocks, norms=config.checkpoint_norms)
         count = LiveBytes([*net.parameters(), *net.buffers()])
         _count_gradients(config, net, count)
         with count:

@@ -155,6 +155,8 @@ def _remedies(
     """(settings, their price, the config with these and all before them), cheapest first."""
     accumulate, config = _accumulated(config, EASY_MICRO_BATCH, device, processes, limit)
     yield accumulate, "the same update from smaller micro-batches", config
+    config = replace(config, checkpoint_norms=True)
+    yield {"checkpoint_norms": "true"}, "the same numbers, a few percent more time", config
     config = replace(config, checkpoint_blocks=True)
     yield {"checkpoint_blocks": "true"}, "the same numbers, about a third more time", config
     if device != "cpu":
@@ -216,6 +218,7 @@ def _what_counts(config: RunConfig, processes: int) -> RunConfig:
         accumulate=again,
         precision=config.precision,
         channels_last=config.channels_last,
+        checkpoint_norms=config.checkpoint_norms,
         checkpoint_blocks=config.checkpoint_blocks,
     )
 

@@ -45,7 +45,7 @@ class TrainState:
     def fresh(cls, config: RunConfig, engine: Engine, net: ParallelUNet | None = None) -> "TrainState":
         """A new run from `net`, or from initial weights that depend on the seed alone."""
         net = finetune.prepare(net or fresh_net(config), config.finetune, config.seed)
-        net.checkpoint_blocks = config.checkpoint_blocks
+        net.checkpoint(blocks=config.checkpoint_blocks, norms=config.checkpoint_norms)
         if config.channels_last:
             net = channels_last(net)
         net = engine.shard(net.to(engine.device)).train()
