@@ -22,7 +22,7 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from drape.config import RunConfig, from_dict, read_config
+from drape.config import RunConfig, from_stored
 from drape.errors import CheckpointError, ConfigError
 from drape.nets.low_rank import merged_tensors
 from drape.storage import bytes_of, fsync, read_safetensors, why, write_atomic
@@ -33,9 +33,6 @@ WEIGHTS_FILE = "weights.safetensors"
 CONFIG_FILE = "config.json"
 CHECKPOINTS = "checkpoints"
 ORIGIN_FILE = "origin.json"
-
-RETIRED: dict[str, tuple[str, ...]] = {"ema": ("half_life_images", "warmup")}
-"""Settings that older weights still hold in their headers, by section: all of them mattered to training alone."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,7 +107,7 @@ def load_weights(path: Path) -> Weights:
         raise CheckpointError(f"{path} holds tensors but no drape config. Give weights written by 'drape train'.")
     record = _read_header(path, header[HEADER_KEY])
     try:
-        config = from_dict(without_retired(record["config"]))
+        config = from_stored(record["config"])
     except ConfigError as error:
         raise CheckpointError(f"{path} was written by another version of drape: {error}") from error
     return Weights(config=config, tensors=tensors, provenance=record["provenance"])
@@ -124,16 +121,6 @@ def _read_header(path: Path, text: str) -> dict[str, Any]:
     if not isinstance(record, dict) or not all(isinstance(record.get(key), dict) for key in ("config", "provenance")):
         raise CheckpointError(f"the header of {path} holds no config and provenance. Copy or train the weights again.")
     return record
-
-
-def without_retired(config: Mapping[str, Any]) -> dict[str, Any]:
-    """A stored config without the settings that no longer exist (RETIRED); whatever else is unknown stays an error."""
-    return {
-        section: {key: value for key, value in values.items() if key not in RETIRED[section]}
-        if section in RETIRED and isinstance(values, dict)
-        else values
-        for section, values in config.items()
-    }
 
 
 def load_into(net: nn.Module, tensors: Mapping[str, Tensor], origin: str) -> None:
@@ -293,8 +280,8 @@ def _remove(checkpoint: Path) -> None:
 def _weights_so_far(run: Path) -> Weights:
     """The average in the newest sound checkpoint of a run that is not over."""
     try:
-        config = read_config(run / CONFIG_FILE)
-    except ConfigError as error:
+        config = from_stored(json.loads((run / CONFIG_FILE).read_text(encoding="utf-8")))
+    except (OSError, ValueError, ConfigError) as error:
         raise CheckpointError(f"{run} is no folder of a run: {error}") from error
     average = f"ema.{config.ema.lengths[0]!r}."
     found = newest_checkpoint(run / CHECKPOINTS, prefixes=(average, "net."))
@@ -334,7 +321,9 @@ def _find_weights(path: Path) -> Path:
 def _shards(index: Path) -> list[Path]:
     try:
         names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
-    except (OSError, ValueError, KeyError, AttributeError) as error:
+        if not all(isinstance(name, str) and name for name in names):
+            raise ValueError("a name of a file is no text")
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise CheckpointError(f"{index} is no shard index ({error!r}). Copy the weights again.") from error
     if any(Path(name).name != name for name in names):
         raise CheckpointError(f"{index} points outside its own folder. Do not load weights from this source.")

@@ -126,17 +126,22 @@ def from_dict(data: dict[str, Any]) -> RunConfig:
         raise ConfigError(f"{key} is {first['input']!r}: {first['msg'].lower()}.") from error
 
 
-RETIRED = frozenset({"ema.half_life_images", "ema.warmup"})
-"""Settings of training that former versions wrote into weights, and that mean nothing to a net that is trained."""
+RETIRED: dict[str, tuple[str, ...]] = {"ema": ("half_life_images", "warmup")}
+"""Settings, by section, that former versions wrote into weights and runs; all of them mattered to training alone."""
 
 
-def from_stored(data: dict[str, Any]) -> RunConfig:
-    """The config in the header of weights, which may be older than this version; see RETIRED."""
+def from_stored(data: Any) -> RunConfig:
+    """The config that a run or its weights hold, which may be older than this version: RETIRED settings are left out.
+
+    Raises ConfigError for what is no config; whatever else is unknown stays an error.
+    """
+    if not isinstance(data, dict):
+        raise ConfigError(f"the stored config is a {type(data).__name__}, expected one JSON object of settings.")
     known = {
-        key: {name: v for name, v in value.items() if f"{key}.{name}" not in RETIRED}
-        if isinstance(value, dict)
-        else value
-        for key, value in data.items()
+        section: {key: value for key, value in values.items() if key not in RETIRED[section]}
+        if section in RETIRED and isinstance(values, dict)
+        else values
+        for section, values in data.items()
     }
     return from_dict(known)
 

@@ -13,7 +13,6 @@ from safetensors.torch import save_file
 
 from drape import bundled, checkpoint
 from drape.checkpoint import (
-    RETIRED,
     checkpoints,
     load_checkpoint,
     load_weights,
@@ -22,7 +21,7 @@ from drape.checkpoint import (
     save_checkpoint,
     save_weights,
 )
-from drape.config import from_dict, override
+from drape.config import RETIRED, from_dict, override
 from drape.errors import CheckpointError, ConfigError
 from drape.nets.parallel_unet import ParallelUNet
 from drape.presets import tiny
@@ -203,6 +202,33 @@ def test_a_setting_that_never_was_is_still_refused_in_weights(tmp_path: Path) ->
     save_file({"a": torch.zeros(2)}, tmp_path / "w.safetensors", metadata=header)
     with pytest.raises(CheckpointError, match="another version"):
         load_weights(tmp_path / "w.safetensors")
+
+
+def test_an_unfinished_run_begun_with_settings_that_are_gone_can_still_be_read(tmp_path: Path) -> None:
+    config = tiny().to_dict()
+    for section, keys in RETIRED.items():
+        config[section] |= dict.fromkeys(keys, 1)
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    save(tmp_path / "checkpoints", 8)
+    assert load_weights(tmp_path).config == tiny()
+
+
+@pytest.mark.parametrize("text", ["[1]", "{", '{"name": "x"}', "null"])
+def test_a_run_whose_config_is_none_is_one_line(tmp_path: Path, text: str) -> None:
+    (tmp_path / "config.json").write_text(text)
+    save(tmp_path / "checkpoints", 8)
+    with pytest.raises(CheckpointError, match="is no folder of a run"):
+        load_weights(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "content", [[1], {"weight_map": [1]}, *({"weight_map": {"a": name, "b": "x"}} for name in (1, None, [1], ""))]
+)
+def test_a_shard_index_that_is_none_is_one_line(tmp_path: Path, content: object) -> None:
+    index = tmp_path / "w.safetensors.index.json"
+    index.write_text(json.dumps(content))
+    with pytest.raises(CheckpointError, match="is no shard index"):
+        load_weights(index)
 
 
 @pytest.mark.parametrize("name", bundled.weights())
