@@ -8,9 +8,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
-from torch import Tensor
 
-from drape.conditioning import conditions_of
+from drape.conditioning import inference_conditions
 from drape.config import RunConfig
 from drape.data.sample import TryOnBatch
 from drape.devices import autocast
@@ -90,13 +89,9 @@ def sample_batch(
     on_step: OnStep | None = None,
 ) -> Image:
     """Images of the people of `batch` in its clothes, conditions at the run's sampling noise level."""
-    levels = torch.full((len(batch), config.net.num_noise_aug), config.noise_aug.sample)
-    noise: tuple[Tensor, ...] = ()
-    if config.noise_aug.sample > 0:
-        randn_like = per_image([seed ^ AUGMENTATION for seed in seeds])
-        names = ["agnostic", "cloth"] + ["low_res"] * config.net.low_res
-        noise = tuple(randn_like(batch.need(name)) for name in names)
-    return sample(net, config, conditions_of(batch, config, levels=levels, noise=noise), seeds, how, on_step=on_step)
+    randn_like = per_image([seed ^ AUGMENTATION for seed in seeds])
+    conditions = inference_conditions(batch, config, lambda _, image: randn_like(image))
+    return sample(net, config, conditions, seeds, how, on_step=on_step)
 
 
 def _build_denoiser(net: ParallelUNet, config: RunConfig, conditions: Conditions, how: SamplingConfig) -> Denoiser:

@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from drape.conditioning import augmented_sizes
 from drape.config import RunConfig
 
 GOLDEN = 0.6180339887498949  # its multiples modulo 1 spread evenly over every window: stratified t without a batch
@@ -67,8 +68,7 @@ def times(config: RunConfig, first: int, count: int) -> Float[Tensor, " b"]:
 def _augmented_shapes(config: RunConfig) -> list[tuple[int, int, int]]:
     if config.noise_aug.train_max == 0:
         return []
-    sizes = [config.resolution, config.cloth_size] + [config.low_res_size] * config.net.low_res
-    return [(3, *size) for size in sizes]
+    return [(3, *size) for size in augmented_sizes(config).values()]
 
 
 def _draw_one(config: RunConfig, number: int, shapes: list[tuple[int, int, int]]) -> tuple[Tensor, ...]:

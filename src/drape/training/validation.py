@@ -31,7 +31,7 @@ from scipy.optimize import linear_sum_assignment
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from drape.conditioning import conditions_of, with_low_res
+from drape.conditioning import inference_conditions, with_low_res
 from drape.config import RunConfig
 from drape.data.cache import Cached
 from drape.data.loader import Reader
@@ -40,8 +40,8 @@ from drape.devices import autocast
 from drape.diffusion.prediction import add_noise, predict, target_of
 from drape.diffusion.schedule import CosineSchedule, resolution_shift
 from drape.errors import DataError
-from drape.nets.conditions import Conditions
 from drape.nets.parallel_unet import ParallelUNet
+from drape.shapes import Image
 from drape.training.held_out import validation_pairs
 from drape.training.randomness import seed_of
 
@@ -181,7 +181,7 @@ class Validator:
     def _asker(self, net: ParallelUNet, batch: TryOnBatch) -> Callable[["_Rows", Tensor], Tensor]:
         """The net as a function of noisy images of these pairs; clothes are encoded here if that is enough."""
         config, device = self.config, self.device
-        conditions = _inference_conditions(config, batch)
+        conditions = inference_conditions(batch, config, lambda name, image: _noise_of(batch, name, image))
         cloth = None
         if config.net.caches_cloth:
             with autocast(config.precision, device):
@@ -279,18 +279,9 @@ def other_clothes(clothes: Tensor, ids: Sequence[tuple[str, str]]) -> tuple[int,
     return tuple(columns.tolist())
 
 
-def _inference_conditions(config: RunConfig, batch: TryOnBatch) -> Conditions:
-    """Nothing dropped, the noise augmentation at its level of sampling; its noise is each person's own."""
-    levels = torch.full((len(batch), config.net.num_noise_aug), config.noise_aug.sample)
-    noise: tuple[Tensor, ...] = ()
-    if config.noise_aug.sample > 0:
-        names = ["agnostic", "cloth"] + ["low_res"] * config.net.low_res
-        sizes = [tuple(batch.need(name).shape[-2:]) for name in names]
-        noise = tuple(
-            torch.stack([_noise(person, name, size) for person in batch.person_id])
-            for name, size in zip(names, sizes, strict=True)
-        )
-    return conditions_of(batch, config, levels=levels, noise=noise)
+def _noise_of(batch: TryOnBatch, name: str, image: Image) -> Image:
+    """The noise augmentation of a conditioning image: each person's own, in whatever batch they are."""
+    return torch.stack([_noise(person, name, tuple(image.shape[-2:])) for person in batch.person_id])
 
 
 def _noise(person: str, place: str, size: tuple[int, ...]) -> Float[Tensor, "3 h w"]:
