@@ -127,18 +127,6 @@ def test_a_net_that_fails_is_put_back_into_training_mode(reader) -> None:
     assert net.training
 
 
-def test_two_processes_that_add_their_sums_measure_what_one_measures(reader) -> None:
-    net, validator = trained_a_little(), Validator.build(CONFIG, reader, range(8), CPU)
-    parts: list[Tensor] = []
-
-    def collect(sums: Tensor) -> Tensor:
-        parts.append(sums)
-        return sum(parts[1:], parts[0])
-
-    validator.run(net, rank=0, world=2, reduce=collect)
-    assert close(validator.run(net, rank=1, world=2, reduce=collect), validator.run(net))
-
-
 @pytest.mark.parametrize("target", ["eps", "v", "x0", "flow"])
 def test_errors_of_the_image_are_the_same_number_for_every_target(reader, target) -> None:
     """A net that is wrong by 0.1 in x0 scores 0.01, however it says so."""

@@ -50,9 +50,6 @@ PROBES = (0.5, 0.7, 0.85, 0.95)  # t of the reference schedule
 LEVEL_VISITS = 256  # (pair, level) visits in one validation, as far as four levels a pair allow
 MOST_ROWS = 32  # noisy images in one forward pass
 
-Reduce = Callable[[Tensor], Tensor]
-"""Sums a float64 tensor over all processes."""
-
 SUMS = (
     "images", "target", "eps", "pixels_in", "pixels_out", "x0_in", "x0_out", "raw_in",
     "swapped_raw_in", "change_in", "change_out",
@@ -91,12 +88,8 @@ class Validator:
         pairs = Cached(arrays, [one.words for one in found], reader.fields)
         return cls(config=config, device=device, pairs=pairs, wrong=other_clothes(arrays["cloth"], pairs.ids))
 
-    def run(
-        self, net: ParallelUNet, *, rank: int = 0, world: int = 1, reduce: Reduce | None = None
-    ) -> dict[str, float]:
+    def run(self, net: ParallelUNet) -> dict[str, float]:
         """Measure the net as it stands; it is not changed, nor is any global random state.
-
-        Every `world`-th pair from `rank` on is measured here and `reduce` adds the sums of the other processes.
 
         loss, loss_q0..3                       mean square error of the run's target, whole image; quarters of t, low
                                                noise first
@@ -110,9 +103,9 @@ class Validator:
         """
         sums = torch.zeros(len(self._levels()), len(SUMS), dtype=torch.float64)
         with _evaluating(net), torch.no_grad():
-            for group in self._groups(range(rank, len(self.pairs), world)):
+            for group in self._groups():
                 self._measure(net, group, sums)
-        return self._summary(sums if reduce is None else reduce(sums))
+        return self._summary(sums)
 
     def _levels(self) -> Float[Tensor, " n"]:
         """log_snr of the levels, then of the probes."""
@@ -136,11 +129,11 @@ class Validator:
             count + probe for probe in range(len(PROBES))
         ]
 
-    def _groups(self, pairs: Sequence[int]) -> Iterator[list[int]]:
+    def _groups(self) -> Iterator[list[int]]:
         """Pairs whose clothes are encoded together."""
         size = self._rows()
-        for first in range(0, len(pairs), size):
-            yield list(pairs[first : first + size])
+        for first in range(0, len(self.pairs), size):
+            yield list(range(first, min(first + size, len(self.pairs))))
 
     def _rows(self) -> int:
         return max(1, min(MOST_ROWS, self.config.batch_size // self.config.accumulate))
