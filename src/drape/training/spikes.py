@@ -20,11 +20,6 @@ class Spike:
     norm: float
     median: float
 
-    @property
-    def ratio(self) -> float:
-        """How many medians."""
-        return self.norm / self.median
-
 
 def find_spike(history: list[float], norm: float, factor: float) -> Spike | None:
     """The spike, if `norm` is more than `factor` times the median of `history`; then `norm` becomes part of it.
