@@ -141,7 +141,8 @@ class DataConfig:
 class OptimConfig:
     """The optimiser, and its learning rate over the run: warm-up counted in images, the rest in shares of the run.
 
-    kind           adamw8bit keeps its moments in 8 bits: less memory, and known to harm diffusion training
+    kind           adam has no weight decay, as torch's own would be an L2 penalty that Adam distorts;
+                   adamw8bit keeps its moments in 8 bits: less memory, and known to harm diffusion training
     momentum       of sgd
     schedule       wsd: constant, then linear to 0 over the last `decay` of the run; cosine: to 0 over the whole run
     decay          share of the run; the paper uses 0
@@ -177,6 +178,11 @@ class OptimConfig:
             raise ConfigError(f"optim.decay is {self.decay}, expected a share of the run in [0, 1].")
         if self.warmup_images < 0 or self.grad_clip < 0 or self.weight_decay < 0:
             raise ConfigError("optim: warmup_images, grad_clip and weight_decay must not be negative.")
+        if self.kind == "adam" and self.weight_decay > 0:
+            raise ConfigError(
+                f"optim.weight_decay is {self.weight_decay:g}, but adam has none. "
+                "Set optim.kind=adamw, or optim.weight_decay=0."
+            )
         if self.in_backward and self.grad_clip > 0:
             raise ConfigError(
                 f"optim.in_backward frees each gradient before the norm of all is known, but optim.grad_clip is "

@@ -16,12 +16,12 @@ def build_optimizer(net: nn.Module, config: OptimConfig) -> torch.optim.Optimize
     """The optimiser of every trainable parameter.  Its state is tensors in the parameters' type, fp32.
 
     adamw      decoupled weight decay  [Loshchilov & Hutter 2019]
-    adam       without weight decay, as the paper trains; torch's own is an L2 penalty that Adam distorts, so refused
+    adam       without weight decay, as the paper trains
     sgd        with momentum, and weight decay as an L2 penalty: one moment or none, the least memory
     adamw8bit  moments in 8 bits, by bitsandbytes  [Dettmers et al. 2022]; warns, as it has harmed diffusion training
 
     Fused is one kernel for the whole step; without it, torch's foreach does a few operations on all tensors at once,
-    for another copy of the weights in memory.  Raises ConfigError for a missing package or a setting of no effect.
+    for another copy of the weights in memory.  Raises ConfigError for a missing package.
     """
     parameters = [p for p in net.parameters() if p.requires_grad]
     adam: dict[str, Any] = {"lr": config.lr, "betas": config.betas, "eps": config.eps}
@@ -31,11 +31,6 @@ def build_optimizer(net: nn.Module, config: OptimConfig) -> torch.optim.Optimize
         case "adamw":
             return torch.optim.AdamW(parameters, **adam, **decay, **speed)
         case "adam":
-            if config.weight_decay > 0:
-                raise ConfigError(
-                    f"optim.weight_decay is {config.weight_decay:g}, but adam has none. "
-                    "Set optim.kind=adamw, or optim.weight_decay=0."
-                )
             return torch.optim.Adam(parameters, **adam, **speed)
         case "sgd":
             return torch.optim.SGD(parameters, lr=config.lr, momentum=config.momentum, **decay, **speed)
