@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from drape.checkpoint import newest_checkpoint
+from drape.checkpoint import load_weights, newest_checkpoint
 from drape.config import RunConfig, override
 from drape.errors import ConfigError
 from drape.presets import tiny
@@ -107,9 +107,53 @@ def test_other_data_or_other_initial_weights_are_refused(people: Path, plain: Pa
 
 
 def test_the_best_average_is_chosen_by_validation_and_says_so(plain: Path) -> None:
-    from drape.checkpoint import load_weights
-
     provenance = load_weights(plain).provenance
     scores = {float(length): score for length, score in provenance["ema_scores"].items()}
     assert provenance["ema_length"] == min(scores, key=lambda length: scores[length])
     assert provenance["data_licence"] == "CC0-1.0"
+
+
+def test_a_budget_that_ran_out_while_the_run_was_dead_still_ends_with_all_its_records(
+    people: Path, tmp_path: Path
+) -> None:
+    def stop(images: int, progress: float, values: dict[str, float]) -> None:
+        if images == 16:
+            raise StopRun
+
+    often = ["validation.every=8", "preview_every=1000", "checkpoint_every=1000", "ema.snapshot_every=1000"]
+    out = tmp_path / "run"
+    with pytest.raises(StopRun):
+        run(people, out, *often, budget_s=10_000.0, on_validation=stop)
+    (out / "elapsed_s").write_text("20000.0\n")
+    run(people, out, *often, budget_s=10_000.0)
+    found = newest_checkpoint(out / "checkpoints")
+    assert found is not None and found.state["finished"] and found.state["images_seen"] == 16
+    assert load_weights(out).provenance["images_seen"] == 16
+    seen = [json.loads(line)["images"] for line in (out / "validation.jsonl").read_text().splitlines()]
+    assert seen == [0, 0, 8, 8, 16, 16], "what was measured is not measured again"
+
+
+def test_a_run_of_images_does_not_go_on_as_one_of_time(people: Path, plain: Path) -> None:
+    with pytest.raises(ConfigError, match="was begun with a number of images, without --budget"):
+        run(people, plain, *RARELY, budget_s=60.0)
+
+
+def test_initial_weights_must_be_given_again_until_there_is_a_checkpoint(
+    people: Path, plain: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def killed(*arguments: object, **named: object) -> None:
+        raise KeyboardInterrupt
+
+    out = tmp_path / "run"
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(keeper.Keeper, "begin", killed)
+        run(people, out, *RARELY, init=plain)
+    with pytest.raises(ConfigError, match="begun from other weights.* Give the same --init"):
+        run(people, out, *RARELY)
+    run(people, out, *RARELY, init=plain)
+
+
+def test_what_a_run_cannot_have_is_said_before_its_folder_is_made(people: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="loss.perceptual=lpips: "):
+        run(people, tmp_path / "run", "loss.perceptual=lpips")
+    assert not (tmp_path / "run").exists()

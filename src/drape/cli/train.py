@@ -57,6 +57,8 @@ def _train(
 
     config = read_config(Path(preset)) if preset.endswith(".json") else preset_by_name(preset)
     config = override(config, set_ or [])
+    if images is not None and budget is not None:
+        raise ConfigError("--images and --budget are two lengths of a run. Give one of them.")
     if images is not None:
         config = replace(config, images=images)
     if dry_run:
@@ -96,10 +98,14 @@ def _train(
 
 def _show_memory(config: "RunConfig", limit: str | None, device: str) -> int:
     """Say on stderr what a step needs; 2 if it was asked to fit and does not."""
+    from drape.devices import pick_device
     from drape.training.memory import estimate, parse_bytes, report
 
-    kind: Literal["cpu", "cuda"] = "cpu" if device == "cpu" else "cuda"
     limit_bytes = None if limit is None else parse_bytes(limit)
+    if device == "auto" and limit is None:
+        device = pick_device(device).type
+    kind: Literal["cpu", "cuda"] = "cpu" if device == "cpu" else "cuda"  # with --memory, of a GPU that is elsewhere
+    print(f"one process on {kind}:", file=sys.stderr)
     for line in report(config, limit_bytes, kind):
         print(line, file=sys.stderr)
     return 2 if limit_bytes is not None and estimate(config, kind).total > limit_bytes else 0

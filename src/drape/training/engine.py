@@ -48,6 +48,8 @@ class Engine:
         self.config = config
         self.rank, self.world = self.accelerator.process_index, self.accelerator.num_processes
         self.device = chosen if self.world == 1 else self.accelerator.device
+        if self.world > 1 and config.parallel == "fsdp":
+            _check_sharding(config)
         parts = self.world * config.accumulate
         if config.batch_size % parts:
             raise ConfigError(
@@ -104,6 +106,10 @@ class Engine:
         found = self.gather(torch.tensor([elapsed_s, float(stop)], dtype=torch.float64, device=self.device))
         return found[0, 0].item(), bool(found[:, 1].any())
 
+    def from_main(self, value: float) -> float:
+        """The main process's value."""
+        return self.gather(torch.tensor(value, dtype=torch.float64, device=self.device))[0].item()
+
     def barrier(self) -> None:
         """Wait for all."""
         self.accelerator.wait_for_everyone()
@@ -116,6 +122,14 @@ class Engine:
         """Leave the group of processes."""
         if self.world > 1:
             self.accelerator.end_training()
+
+
+def _check_sharding(config: RunConfig) -> None:
+    """Raises ConfigError for settings that sharded weights cannot have."""
+    if config.precision == "fp16":
+        raise ConfigError("precision=fp16 scales the loss, which parallel=fsdp cannot. Set precision=bf16.")
+    if config.ema.device == "cpu":
+        raise ConfigError("ema.device=cpu cannot hold shards of parallel=fsdp. Set ema.device=same.")
 
 
 @contextmanager

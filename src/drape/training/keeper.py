@@ -19,6 +19,7 @@ from drape.config import RunConfig
 from drape.errors import CheckpointError, DrapeError
 from drape.nets.parallel_unet import ParallelUNet
 from drape.sampling import SamplingConfig, sample_batch
+from drape.storage import write_atomic
 from drape.training import finetune
 from drape.training.engine import Engine
 from drape.training.faults import Fault, record_fault
@@ -85,29 +86,42 @@ class Keeper:
 
         A run that goes on has them, also one that was stopped before its first step.
         """
-        begun = time.monotonic()
         if not resumed:
+            begun = time.monotonic()
             self._validate(state)
             self._preview(state)
+            spent = self.engine.from_main(time.monotonic() - begun)
+            state.reserve_s = max(state.reserve_s, RECORDS_AT_END * spent)
             self._save(state)
-            state.reserve_s = max(state.reserve_s, RECORDS_AT_END * (time.monotonic() - begun))
+            state.reserve_s += 2 * self.engine.from_main(time.monotonic() - begun - spent)
         self.clock.reserve_s = state.reserve_s
         self._tell(state)
 
     def after_step(self, state: TrainState, record: Record) -> bool:
         """Whatever is due, and everything at the end of the run; True if a process was asked to stop."""
         stop = self._tell(state)
-        config, images = self.config, state.images_seen
-        last = self.clock.progress(images) >= 1
         self._look_for_spike(state, record)
-        state.ema.snapshot(self.run / SNAPSHOTS, images, config.batch_size, last=last, write=self.engine.is_main)
-        if config.validation.every and (last or self._due(config.validation.every, images)):
+        if self.clock.progress(state.images_seen) >= 1:
+            self.end(state)
+            return stop
+        config, images = self.config, state.images_seen
+        state.ema.snapshot(self.run / SNAPSHOTS, images, config.batch_size, write=self.engine.is_main)
+        if config.validation.every and self._due(config.validation.every, images):
             self._validate(state)
-        if last or self._due(config.preview_every, images):
+        if self._due(config.preview_every, images):
             self._preview(state)
-        if last or stop or self._due(config.checkpoint_every, images):
-            self._save(state, finished=last)
+        if stop or self._due(config.checkpoint_every, images):
+            self._save(state)
         return stop
+
+    def end(self, state: TrainState) -> None:
+        """All records of a run that is over, its checkpoint last."""
+        folder, main = self.run / SNAPSHOTS, self.engine.is_main
+        state.ema.snapshot(folder, state.images_seen, self.config.batch_size, last=True, write=main)
+        if self.config.validation.every:
+            self._validate(state)
+        self._preview(state)
+        self._save(state, finished=True)
 
     def save(self, state: TrainState) -> None:
         """A checkpoint out of turn."""
@@ -129,7 +143,10 @@ class Keeper:
         try:
             folder = record_fault(self.run, fault, self.config, [micro.batch for micro in micros], state.net)
         except CheckpointError as error:
-            return f"Lower optim.lr, or look at these samples; the step could not be kept: {error}"
+            return (
+                f"Look at these samples, or begin a new --out with --init {self.run} and a lower optim.lr; "
+                f"the step could not be kept: {error}"
+            )
         return f"'drape doctor --replay {folder}' finds the cause."
 
     def _due(self, every: int, images: int) -> bool:
@@ -140,8 +157,9 @@ class Keeper:
         now = time.monotonic() - self.started
         self.clock.elapsed_s, stop = (now, self.stop) if self.engine.world == 1 else self.engine.agree(now, self.stop)
         state.elapsed_s = self.clock.elapsed_s
+        self.stop = stop
         if self.engine.is_main and self.clock.budget_s is not None and now - self._told >= ELAPSED_EVERY_S:
-            (self.run / ELAPSED_FILE).write_text(f"{now:.1f}\n", encoding="utf-8")
+            write_atomic(self.run / ELAPSED_FILE, lambda part: part.write_text(f"{now:.1f}\n", encoding="utf-8"))
             self._told = now
         return stop
 
@@ -161,7 +179,8 @@ class Keeper:
     def _validate(self, state: TrainState) -> None:
         """Measure averaged and online weights on the held-out people; keep the best average."""
         averaged, online = self._plain(state, state.ema.tensors), self._plain(state, state.net.state_dict())
-        if self.validator is None:
+        last = self.validations.last or {}
+        if self.validator is None or (last.get("images"), last.get("weights")) == (state.images_seen, "ema"):
             return
         values = {}
         for name, tensors in (("online", online), ("ema", averaged)):

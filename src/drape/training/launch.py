@@ -16,6 +16,7 @@ from drape.checkpoint import (
     CHECKPOINTS,
     CONFIG_FILE,
     WEIGHTS_FILE,
+    Checkpoint,
     Weights,
     checkpoints,
     load_into,
@@ -38,8 +39,9 @@ from drape.training.in_backward import check_in_backward
 from drape.training.keeper import ELAPSED_FILE, PREVIEWS, Keeper, OnValidation
 from drape.training.loop import Clock, train
 from drape.training.loss import trained_on
+from drape.training.optim import build_optimizer
 from drape.training.origin import check_origin, licences, origin_of
-from drape.training.perceptual import build_perceptual
+from drape.training.perceptual import Perceptual, build_perceptual
 from drape.training.posthoc import best_length
 from drape.training.shards import full
 from drape.training.sources import Source, load_source, open_readers
@@ -96,7 +98,7 @@ def launch(request: Launch) -> Path:
     engine = Engine(config, request.device)
     with ExitStack() as stack:
         stack.callback(engine.close)
-        check_in_backward(config, engine.world)
+        perceptual = _check_settings(config, engine)
         readers = open_readers(config, request.data)
         init = None if request.init is None else load_weights(request.init)
         if init is not None and (bad := bad_weight(init.tensors)):
@@ -116,7 +118,8 @@ def launch(request: Launch) -> Path:
                 quiet=not engine.is_main,
             )  # fmt: skip
             _measure_yardsticks(out, source)
-            origin = check_origin(out, origin_of(readers, init, source.held), init_given=init is not None)
+            now = origin_of(readers, init, source.held, request.budget_s)
+            origin = check_origin(out, now, begun=bool(checkpoints(out / CHECKPOINTS)))
         damaged: list[str] = []
         found = newest_checkpoint(out / CHECKPOINTS, on_damaged=damaged.append)
         if found and found.state["finished"] and (out / WEIGHTS_FILE).is_file():
@@ -128,8 +131,9 @@ def launch(request: Launch) -> Path:
         if found is not None:
             state.restore(found)
         started -= max(state.elapsed_s, _elapsed(out))
-        run = _Run(request, engine, state, source, provenance(request, engine, origin), started, found is not None)
-        run.train(damaged)
+        run = _Run(request, engine, state, source, perceptual, provenance(request, engine, origin), started, found)
+        if not (found and found.state["finished"]):  # else it was stopped while its weights were written
+            run.train(damaged)
         return run.finish()
 
 
@@ -139,54 +143,63 @@ class _Run:
     engine: Engine
     state: TrainState
     source: Source
+    perceptual: Perceptual | None
     provenance: dict[str, Any]
     started: float
-    resumed: bool
+    found: Checkpoint | None
 
     def train(self, damaged: list[str]) -> None:
         """The run from where it stands to its end.  Raises KeyboardInterrupt after the checkpoint of a stopped run."""
         request, engine, state = self.request, self.engine, self.state
         config, out, main = request.config, request.out, engine.is_main
         clock = Clock(config=config, budget_s=request.budget_s)
-        known = state.images_seen if self.resumed else -1  # without a checkpoint, not even the records of the start
-        trackers = build_trackers(request.track if main else (), out, config.to_dict(), known)
-        log = Log(out / records.TRAINING, known, listener=trackers.training, main=main)
-        validations = Log(out / records.VALIDATION, known, listener=trackers.validation, main=main)
-        events = Log(out / records.EVENTS, known, main=main)
-        meter = Meter(out / records.TIMING, device=engine.device, main=main)
-        if main:
-            snapshots.drop_newer(out / snapshots.FOLDER, state.images_seen)
-        for message in damaged:
-            tell(message)
-            events.write(images=state.images_seen, event="checkpoint skipped", reason=message)
-        keeper = Keeper(
-            run=out, engine=engine, clock=clock, source=self.source, validator=self._validator(),
-            validated_on="held-out" if self.source.held else "training", log=log, events=events,
-            validations=validations, trackers=trackers, provenance=self.provenance, started=self.started,
-            on_validation=request.on_validation,
-        )  # fmt: skip
+        validator = self._validator()
+        known = state.images_seen if self.found else -1  # without a checkpoint, not even the records of the start
+        with ExitStack() as stack:
+            trackers = build_trackers(request.track if main else (), out, config.to_dict(), known)
+            stack.callback(lambda: trackers.close(finished=clock.progress(state.images_seen) >= 1))
+            log = Log(out / records.TRAINING, known, listener=trackers.training, main=main)
+            validations = Log(out / records.VALIDATION, known, listener=trackers.validation, main=main)
+            events = Log(out / records.EVENTS, known, main=main)
+            meter = Meter(out / records.TIMING, device=engine.device, main=main)
+            for each in (log, validations, events, meter):
+                stack.callback(each.close)
+            if main:
+                snapshots.drop_newer(out / snapshots.FOLDER, state.images_seen)
+            for message in damaged:
+                tell(message)
+                events.write(images=state.images_seen, event="checkpoint skipped", reason=message)
+            keeper = Keeper(
+                run=out, engine=engine, clock=clock, source=self.source, validator=validator,
+                validated_on="held-out" if self.source.held else "training", log=log, events=events,
+                validations=validations, trackers=trackers, provenance=self.provenance, started=self.started,
+                on_validation=request.on_validation,
+            )  # fmt: skip
+            self._steps(keeper, meter)
+        if keeper.stop and clock.progress(state.images_seen) < 1:
+            raise KeyboardInterrupt
+
+    def _steps(self, keeper: Keeper, meter: Meter) -> None:
+        state, engine, clock = self.state, self.engine, keeper.clock
         try:
             with signals(keeper.interrupt):
-                keeper.begin(state, resumed=self.resumed)
-                if clock.progress(state.images_seen) >= 1 and state.images_seen == 0:
-                    spent = clock.elapsed_s
-                    raise ConfigError(
-                        f"the budget was over before the first step: start-up took {spent:.0f} s. Give more."
-                    )
+                keeper.begin(state, resumed=self.found is not None)
+                if clock.progress(state.images_seen) >= 1:
+                    if state.images_seen == 0:
+                        spent = clock.elapsed_s
+                        raise ConfigError(
+                            f"the budget was over before the first step: {spent:.0f} s are spent. Give more."
+                        )
+                    keeper.end(state)  # stopped so late that nothing is left but the records
+                    return
                 train(
                     state, engine, self.source.batches(state.images_seen, engine.slices()), clock,
-                    log=log, meter=meter, after_step=keeper.after_step, on_fault=keeper.on_fault,
-                    perceptual=build_perceptual(config.loss, engine.device),
+                    log=keeper.log, meter=meter, after_step=keeper.after_step, on_fault=keeper.on_fault,
+                    perceptual=self.perceptual,
                 )  # fmt: skip
         except StopRun:
             keeper.save(state)
             raise
-        finally:
-            for each in (meter, log, validations, events):
-                each.close()
-            trackers.close(finished=clock.progress(state.images_seen) >= 1)
-        if keeper.stop and clock.progress(state.images_seen) < 1:
-            raise KeyboardInterrupt
 
     def finish(self) -> Path:
         """Write the averaged weights, of the length that validates best, with what they came from in their header."""
@@ -228,6 +241,16 @@ class _Run:
         return Validator.build(config, source.readers[-1], indices, self.engine.device)
 
 
+def _check_settings(config: RunConfig, engine: Engine) -> Perceptual | None:
+    """The perceptual distance of the run.  Raises ConfigError, before anything is written, for what cannot be had."""
+    check_in_backward(config, engine.world)
+    build_optimizer(torch.nn.Linear(1, 1), config.optim)
+    if config.finetune.train == "lora":
+        with torch.device("meta"):
+            finetune.prepare(ParallelUNet(config.net), config.finetune)
+    return build_perceptual(config.loss, engine.device)
+
+
 def _show_memory(config: RunConfig, engine: Engine) -> None:
     """Say before the first step what it will need, and what would make it fit if it does not."""
     device: Literal["cpu", "cuda"] = "cuda" if engine.device.type == "cuda" else "cpu"
@@ -238,8 +261,10 @@ def _show_memory(config: RunConfig, engine: Engine) -> None:
 def _measure_yardsticks(out: Path, source: Source) -> None:
     """Write, once, what a copier and a linear filter would reach on these people."""
     config, path = source.config, out / YARDSTICKS_FILE
+    if path.exists() or not config.validation.every:
+        return
     images = source.people_images(YARDSTICK_IMAGES)
-    if path.exists() or not config.validation.every or len(images) < 2:
+    if len(images) < 2:
         return
     schedule = config.diffusion.build_schedule(config.resolution)
     found = yardsticks.compute(images, schedule, config.validation.levels).to_dict()

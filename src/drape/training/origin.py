@@ -13,12 +13,14 @@ from typing import Any
 from drape.checkpoint import ORIGIN_FILE, Weights
 from drape.data.loader import Reader
 from drape.errors import CheckpointError, ConfigError
-from drape.storage import write_atomic
+from drape.storage import write_json
 from drape.training.finetune import digest
 
 
-def origin_of(readers: Sequence[Reader], init: Weights | None, held: frozenset[str]) -> dict[str, Any]:
-    """Source, licence, number and digest of the pairs; digest and provenance of the initial weights."""
+def origin_of(
+    readers: Sequence[Reader], init: Weights | None, held: frozenset[str], budget_s: float | None
+) -> dict[str, Any]:
+    """Source, licence, number and digest of the pairs; digest and provenance of the initial weights; the budget."""
     ids = [pair for reader in readers for pair in reader.ids]
     sample = readers[0].compact(0).words
     data = {
@@ -28,22 +30,24 @@ def origin_of(readers: Sequence[Reader], init: Weights | None, held: frozenset[s
         "digest": hashlib.sha256(json.dumps(ids).encode()).hexdigest(),
         "held_out_people": len(held),
     }
-    return {"data": data, "init": None if init is None else {"digest": digest(init.tensors), **init.provenance}}
+    start = None if init is None else {"digest": digest(init.tensors), **init.provenance}
+    return {"data": data, "init": start, "budget_s": budget_s}
 
 
-def check_origin(run: Path, origin: dict[str, Any], *, init_given: bool) -> dict[str, Any]:
+def check_origin(run: Path, origin: dict[str, Any], *, begun: bool) -> dict[str, Any]:
     """The run's origin: written if the run is new, else compared with what is given now.
 
-    A run that goes on needs no initial weights: its own are in its checkpoints.
-    Raises ConfigError for other pairs or other initial weights, CheckpointError for a damaged file.
+    begun   whether the run has a checkpoint; then it needs no initial weights, its own are in there
+    Raises ConfigError for other pairs, other initial weights or another kind of length, CheckpointError for a damaged
+    file.
     """
     path = run / ORIGIN_FILE
     if not path.exists():
-        write_atomic(path, lambda part: part.write_text(json.dumps(origin, indent=1), encoding="utf-8"))
+        write_json(path, origin)
         return origin
     try:
         stored = json.loads(path.read_text(encoding="utf-8"))
-        data, init = stored["data"], stored["init"]
+        data, init, budget_s = stored["data"], stored["init"], stored["budget_s"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise CheckpointError(f"{path} is damaged ({error}). Choose another --out, or delete the run.") from error
     if data != origin["data"]:
@@ -52,8 +56,12 @@ def check_origin(run: Path, origin: dict[str, Any], *, init_given: bool) -> dict
             f"{run} was begun on other data: {key} was {data.get(key)}, now it is {origin['data'][key]}. "
             "Give the same --data, or choose another --out."
         )
-    if init_given and origin["init"] != init:
-        raise ConfigError(f"{run} was begun from other weights. Leave --init out to go on, or choose another --out.")
+    if origin["init"] != init and (origin["init"] is not None or not begun):
+        goes_on = "Leave --init out to go on" if begun else "Give the same --init"
+        raise ConfigError(f"{run} was begun from other weights. {goes_on}, or choose another --out.")
+    if (budget_s is None) != (origin["budget_s"] is None):
+        length = "a number of images, without --budget" if budget_s is None else f"--budget {budget_s:g}s"
+        raise ConfigError(f"{run} was begun with {length}. Repeat that to go on, or choose another --out.")
     return stored
 
 

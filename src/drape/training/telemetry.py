@@ -1,6 +1,7 @@
 """The records of a run as it writes them: what happened (reproducible bit for bit) and how fast (timing.jsonl)."""
 
 import json
+import math
 import os
 import sys
 import time
@@ -12,6 +13,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, ProgressColumn, TextColumn
 from rich.table import Column
 
+from drape.storage import write_atomic
 from drape.training.records import Record, lines, parse
 
 PLAIN_LINE_S = 30.0  # between two lines where nobody watches a bar: the output of a batch job stays readable
@@ -24,6 +26,7 @@ class Log:
     A line that a kill left half written is cut off too.
     listener   called with every record after it is written, such as `Trackers.training`
     main       False in all processes of a run but the first: nothing is read or written
+    last       the newest record, if there is one
     """
 
     def __init__(
@@ -31,16 +34,18 @@ class Log:
     ) -> None:
         self._listener = listener
         self._file = None
+        self.last: Record | None = None
         if main:
-            _cut(path, images_seen)
+            self.last = _cut(path, images_seen)
             self._file = path.open("ab")
 
     def write(self, *, images: int, **record: Any) -> None:
         """Append one line; it reaches the file at once, so that it survives a kill of this process."""
         if self._file is None:
             return
-        whole = {"images": images, **record}
-        self._file.write(json.dumps(whole).encode() + b"\n")
+        whole = {"images": images, **{name: value for name, value in record.items() if not _no_number(value)}}
+        self.last = whole
+        self._file.write(json.dumps(whole, allow_nan=False).encode() + b"\n")
         self._file.flush()
         if self._listener:
             self._listener(whole)
@@ -56,18 +61,21 @@ class Log:
             self._file.close()
 
 
-def _cut(path: Path, images_seen: int) -> None:
-    """Keep the whole lines of up to so many images; the file is replaced in one rename, and only if that changes it."""
+def _no_number(value: Any) -> bool:
+    """Whether JSON cannot say this value: an infinite gradient of fp16, the mean of nothing."""
+    return isinstance(value, float) and not math.isfinite(value)
+
+
+def _cut(path: Path, images_seen: int) -> Record | None:
+    """Keep the whole lines of up to so many images, and return the last; the file is replaced in one rename, and only
+    if that changes it."""
     kept = [line for line in lines(path) if (record := parse(line)) and record["images"] <= images_seen]
+    last = parse(kept[-1]) if kept else None
     whole = b"".join(kept)
     if not path.is_file() or path.stat().st_size == len(whole):
-        return
-    part = path.with_name(f".{path.name}.part")
-    with part.open("wb") as file:
-        file.write(whole)
-        file.flush()
-        os.fsync(file.fileno())
-    part.replace(path)
+        return last
+    write_atomic(path, lambda part: part.write_bytes(whole))
+    return last
 
 
 class Meter:
