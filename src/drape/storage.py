@@ -2,12 +2,14 @@
 
 import contextlib
 import errno
+import json
 import os
 import re
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
@@ -37,6 +39,12 @@ def write_atomic(path: Path, write: Callable[[Path], object], needed: int | None
         with contextlib.suppress(OSError):
             part.unlink(missing_ok=True)
         raise disk_error(path, error, needed) from error
+
+
+def write_json(path: Path, data: Any) -> None:
+    """Write plain data as JSON, whole or not at all.  Raises CheckpointError where it cannot be written."""
+    text = json.dumps(data, indent=1)
+    write_atomic(path, lambda part: part.write_text(text, encoding="utf-8"))
 
 
 def remove_leftovers(folders: Iterable[Path]) -> None:

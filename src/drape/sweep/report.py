@@ -1,13 +1,12 @@
 """What a study found: results.json, a table, and the command that trains the best settings once more."""
 
-import json
 import shlex
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from drape.storage import write_atomic
+from drape.storage import write_json
 from drape.sweep.space import Space
 from drape.sweep.study import Spec, run_folder
 from drape.sweep.worker import final_record
@@ -129,5 +128,5 @@ def write_results(out: Path, spec: Spec, study: "Study") -> list[Result]:
         "importance": importances(study, found, spec.space),
         "trials": [asdict(each) for each in found],
     }
-    write_atomic(out / RESULTS_FILE, lambda part: part.write_text(json.dumps(content, indent=1), encoding="utf-8"))
+    write_json(out / RESULTS_FILE, content)
     return found

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from drape.config import RunConfig, from_dict
 from drape.errors import CheckpointError, ConfigError
-from drape.storage import write_atomic
+from drape.storage import write_json
 from drape.sweep.space import Space
 
 if TYPE_CHECKING:
@@ -101,7 +101,7 @@ def claim_folder(out: Path, spec: Spec) -> None:
         return
     if out.is_dir() and any(each.name != f".{SPEC_FILE}.part" for each in out.iterdir()):
         raise ConfigError(f"{out} is not empty and holds no study. Choose another --out.")
-    write_atomic(path, lambda part: part.write_text(json.dumps(wanted, indent=1), encoding="utf-8"))
+    write_json(path, wanted)
 
 
 def require_optuna() -> None:

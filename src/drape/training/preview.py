@@ -8,12 +8,17 @@ from PIL import ImageDraw
 from torch import Tensor
 
 from drape.data.sample import TryOnBatch
+from drape.data.transforms import to_bytes
+from drape.storage import write_atomic
 
 LEAST_HEIGHT = 160  # small images are enlarged to this height, nearest neighbour, so that one can see the pixels
 
 
 def write_grid(path: Path, people: Tensor, batch: TryOnBatch, sampled: Tensor) -> None:
-    """One row per person: person, cloth, agnostic, sampled, truth; written in one rename."""
+    """One row per person: person, cloth, agnostic, sampled, truth; whole or not there at all.
+
+    Raises CheckpointError where it cannot be written.
+    """
     columns = {
         "person": people,
         "cloth": batch.need("cloth"),
@@ -23,10 +28,7 @@ def write_grid(path: Path, people: Tensor, batch: TryOnBatch, sampled: Tensor) -
     }
     rows = [[_to_pixels(image[row]) for image in columns.values()] for row in range(len(sampled))]
     picture = grid(rows, list(columns))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.part")
-    picture.save(part, format="PNG")
-    part.replace(path)
+    write_atomic(path, lambda part: picture.save(part, format="PNG"))
 
 
 def grid(rows: list[list[np.ndarray]], titles: list[str], gap: int = 4, head: int = 18) -> PillowImage.Image:
@@ -50,4 +52,4 @@ def grid(rows: list[list[np.ndarray]], titles: list[str], gap: int = 4, head: in
 
 
 def _to_pixels(image: Tensor) -> np.ndarray:
-    return ((image.float().clamp(-1, 1) + 1) * 127.5).round().byte().permute(1, 2, 0).cpu().numpy()
+    return to_bytes(image).permute(1, 2, 0).cpu().numpy()

@@ -17,6 +17,8 @@ from typing import Any
 import wandb
 from wandb.proto.wandb_internal_pb2 import Record  # type: ignore[attr-defined]  # made when it is imported
 
+from drape.storage import write_json
+
 ID_FILE = "tracking.json"
 PROJECT = "drape"  # unless WANDB_PROJECT says another
 FINISH_S = 300.0  # how long the end of a run waits for a network that is away; `wandb sync` sends the rest later
@@ -69,9 +71,7 @@ def stored_id(out: Path) -> str:
     if path.exists():
         return str(json.loads(path.read_text(encoding="utf-8"))["wandb"]["id"])
     run_id = os.environ.get("WANDB_RUN_ID") or secrets.token_hex(4)
-    part = path.with_name(f".{path.name}.part")
-    part.write_text(json.dumps({"wandb": {"id": run_id}}), encoding="utf-8")
-    part.replace(path)
+    write_json(path, {"wandb": {"id": run_id}})
     return run_id
 
 
