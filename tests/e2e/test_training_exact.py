@@ -148,12 +148,12 @@ def test_initial_weights_must_be_given_again_until_there_is_a_checkpoint(
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(keeper.Keeper, "begin", killed)
         run(people, out, *RARELY, init=plain)
-    with pytest.raises(ConfigError, match="begun from other weights.* Give the same --init"):
+    with pytest.raises(ConfigError, match=r"begun from other weights.* Give the same --init"):
         run(people, out, *RARELY)
     run(people, out, *RARELY, init=plain)
 
 
 def test_what_a_run_cannot_have_is_said_before_its_folder_is_made(people: Path, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="loss.perceptual=lpips: "):
+    with pytest.raises(ConfigError, match=r"loss.perceptual=lpips: "):
         run(people, tmp_path / "run", "loss.perceptual=lpips")
     assert not (tmp_path / "run").exists()
