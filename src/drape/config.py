@@ -93,6 +93,7 @@ class RunConfig:
             raise ConfigError(f"seed is {self.seed}, expected a whole number from 0 to 2^61.")
         if not 0 <= self.condition_drop < 1:
             raise ConfigError(f"condition_drop is {self.condition_drop}, expected a share in [0, 1).")
+        self._check_in_backward()
         for name, size, stride in (
             ("resolution", self.resolution, self.net.stride),
             ("cloth_resolution", self.cloth_size, self.net.cloth_stride),
@@ -108,6 +109,15 @@ class RunConfig:
                     f"{name} is {size[0]}x{size[1]} (height x width) but data.fit is square. "
                     f"Set data.fit=whole, or {name} to [{size[0]}, {size[0]}]."
                 )
+
+    def _check_in_backward(self) -> None:
+        without = "optim.in_backward updates each weight before the other gradients are known"
+        if self.optim.in_backward and self.accumulate > 1:
+            raise ConfigError(
+                f"{without}, but accumulate is {self.accumulate}. Set accumulate=1 and a batch that fits."
+            )
+        if self.optim.in_backward and self.precision == "fp16":
+            raise ConfigError(f"{without}, but fp16 has to skip steps that overflow. Set precision=bf16.")
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data: dicts, lists, strings, numbers."""

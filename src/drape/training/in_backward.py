@@ -14,18 +14,12 @@ from drape.errors import ConfigError, TrainingError
 
 
 def check_in_backward(config: RunConfig, num_processes: int) -> None:
-    """Raises ConfigError if the run needs what an update inside the backward pass cannot give."""
-    if not config.optim.in_backward:
-        return
-    without = "optim.in_backward updates each weight before the other gradients are known"
-    if config.optim.grad_clip > 0:
-        raise ConfigError(f"{without}, but optim.grad_clip is {config.optim.grad_clip:g}. Set optim.grad_clip=0.")
-    if config.accumulate > 1:
-        raise ConfigError(f"{without}, but accumulate is {config.accumulate}. Set accumulate=1 and a batch that fits.")
-    if config.precision == "fp16":
-        raise ConfigError(f"{without}, but fp16 has to skip steps that overflow. Set precision=bf16.")
-    if num_processes > 1:
-        raise ConfigError(f"{without}, but {num_processes} processes must average them. Set optim.in_backward=false.")
+    """Raises ConfigError for several processes; what else contradicts in_backward, no config can hold."""
+    if config.optim.in_backward and num_processes > 1:
+        raise ConfigError(
+            f"optim.in_backward updates each weight before the other gradients are known, but {num_processes} "
+            "processes must average them. Set optim.in_backward=false."
+        )
 
 
 class InBackward:
