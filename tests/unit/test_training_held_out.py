@@ -48,6 +48,10 @@ def test_a_share_of_none_holds_nobody_out() -> None:
     assert split(IDS, replace(CONFIG, held_out=0.0))[1] == []
 
 
+def test_a_run_without_validation_holds_nobody_out() -> None:
+    assert split(IDS, replace(CONFIG, every=0)) == (list(range(200)), [])
+
+
 def test_pairs_to_validate_on_show_as_many_people_as_there_are() -> None:
     ids = [("a", "1"), ("a", "2"), ("a", "3"), ("b", "1"), ("c", "1")]
     chosen = validation_pairs(ids, range(5), 4)

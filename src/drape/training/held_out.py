@@ -31,11 +31,11 @@ def split(ids: Sequence[Pair], config: ValidationConfig) -> tuple[list[int], lis
 def held_out_people(person_ids: Iterable[str], config: ValidationConfig) -> frozenset[str]:
     """The people with the smallest digests: the share `config.held_out` of them, at most `config.pairs`.
 
-    None of a set of fewer than 32 people.  Where several readers show the same people in different settings, ask once
-    with the ids of all of them.
+    None where nothing is validated, nor of a set of fewer than 32 people.  Where several readers show the same people
+    in different settings, ask once with the ids of all of them.
     """
     people = sorted(set(person_ids), key=rank)
-    if len(people) < LEAST_PEOPLE:
+    if not config.every or len(people) < LEAST_PEOPLE:
         return frozenset()
     return frozenset(people[: min(math.ceil(config.held_out * len(people)), config.pairs)])
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,7 +22,7 @@ from drape.data.reader import Setting
 from drape.data.sample import TryOnBatch
 from drape.data.viton_hd import VitonHD
 from drape.nets.conditions import check_pose, check_range
-from drape.training.held_out import held_out_people
+from drape.training.held_out import split
 from drape.training.randomness import Draws, draw
 
 MEMORY_LIMIT = 8 * 2**30  # bytes of decoded samples kept in memory by one process; larger sets are read all the time
@@ -40,14 +41,17 @@ class Source:
 
     readers   one per setting, "paired" and perhaps "counterfactual"; a run draws from all of them as one set
     cached    their samples in memory, or None
-    held      people that are never trained on
     """
 
     config: RunConfig
     readers: list[Reader]
     cached: list[Cached] | None
-    held: frozenset[str]
     workers: int
+
+    @cached_property
+    def held(self) -> frozenset[str]:
+        """People that are never trained on."""
+        return frozenset(self._joined.ids[index][0] for index in self._sides[1])
 
     def batches(self, images_seen: int, slices: Sequence[slice]) -> Iterator[Micro]:
         """The micro-batches from image number `images_seen` on, without end, flips applied.
@@ -64,18 +68,16 @@ class Source:
 
     def people_images(self, count: int) -> Tensor:
         """(n, 3, h, w): targets of pairs that are trained on, spread evenly over the set, at most `count`."""
-        reader = Joined(self.readers)
-        trained = [index for index, (person, _) in enumerate(reader.ids) if person not in self.held]
+        trained, _ = self._sides
         chosen = trained[:: -(-len(trained) // count)]
         if self.cached is not None:
             return Joined(self.cached).batch(torch.tensor(chosen)).need("person")
-        return torch.stack([expand(reader.compact(index).arrays, ["person"])["person"] for index in chosen])
+        return torch.stack([expand(self._joined.compact(index).arrays, ["person"])["person"] for index in chosen])
 
     def people(self, images_seen: int) -> list[str]:
         """The person ids of the whole batch from image number `images_seen` on."""
-        ids = [pair for reader in self.readers for pair in reader.ids]
         chosen = next(self._indices(images_seen, [slice(0, self.config.batch_size)]))
-        return [ids[index][0] for index in chosen]
+        return [self._joined.ids[index][0] for index in chosen]
 
     def preview(self, count: int) -> tuple[Tensor, TryOnBatch]:
         """(people, batch): a few people, held-out ones if there are any; in another cloth where its truth is known."""
@@ -87,7 +89,17 @@ class Source:
 
     def validation_indices(self) -> list[int]:
         """Pairs of held-out people in the last reader, whose task is the one that counts."""
-        return [index for index, (person, _) in enumerate(self.readers[-1].ids) if person in self.held]
+        before = len(self._joined) - len(self.readers[-1])
+        return [index - before for index in self._sides[1] if index >= before]
+
+    @cached_property
+    def _joined(self) -> Joined:
+        return Joined(self.readers)
+
+    @cached_property
+    def _sides(self) -> tuple[list[int], list[int]]:
+        """(training, held-out) indices of the joined readers."""
+        return split(self._joined.ids, self.config.validation)
 
     def _firsts(self, images_seen: int, slices: Sequence[slice]) -> Iterator[int]:
         while True:
@@ -100,13 +112,12 @@ class Source:
             joined = Joined(self.cached)
             yield from (joined.batch(torch.tensor(chosen)) for chosen in indices)
             return
-        reader = Joined(self.readers)
-        for arrays, words in decoded(reader, workers=self.workers, batches=indices):
-            yield to_batch({name: torch.from_numpy(array) for name, array in arrays.items()}, words, reader.fields)
+        fields = self._joined.fields
+        for arrays, words in decoded(self._joined, workers=self.workers, batches=indices):
+            yield to_batch({name: torch.from_numpy(array) for name, array in arrays.items()}, words, fields)
 
     def _indices(self, images_seen: int, slices: Sequence[slice]) -> Iterator[list[int]]:
-        ids = [pair for reader in self.readers for pair in reader.ids]
-        trained = torch.tensor([index for index, (person, _) in enumerate(ids) if person not in self.held])
+        trained = torch.tensor(self._sides[0])
         for first in self._firsts(images_seen, slices):
             size = slices[0].stop - slices[0].start
             places = order(seed=self.config.seed, num_samples=len(trained), images_seen=first, batch_size=size)
@@ -125,14 +136,11 @@ def load_source(
     config: RunConfig, readers: list[Reader], *, workers: int, cache_folder: Path, quiet: bool = False
 ) -> Source:
     """Decode everything into memory, or leave a large set on disk.  Raises DataError for an unreadable sample."""
-    held = held_out_people((person for reader in readers for person, _ in reader.ids), config.validation)
-    if not config.validation.every:
-        held = frozenset()
     need = sum(bytes_per_sample(reader) * len(reader) for reader in readers)
     parts = None
     if need <= MEMORY_LIMIT:
         parts = _decoded(readers, config, workers, cache_folder, quiet)
-    return Source(config=config, readers=readers, cached=parts, held=held, workers=workers)
+    return Source(config=config, readers=readers, cached=parts, workers=workers)
 
 
 def open_reader(config: RunConfig, root: Path, *, setting: Setting, split: str = "train") -> Reader:
