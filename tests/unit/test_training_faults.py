@@ -1,7 +1,7 @@
 """A stopped step is written down whole, and its replay names the module, the sample and a remedy."""
 
 import json
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -10,11 +10,12 @@ from safetensors.torch import load_file, save_file
 
 from drape.checkpoint import load_weights
 from drape.cli.main import main
-from drape.config import RunConfig, override
+from drape.config import RETIRED, RunConfig, override
 from drape.data.sample import TryOnBatch
-from drape.errors import CheckpointError
+from drape.errors import CheckpointError, TrainingError
 from drape.nets.parallel_unet import ParallelUNet
 from drape.presets import tiny
+from drape.training import replay as replay_module
 from drape.training.faults import Fault, read_fault, record_fault
 from drape.training.replay import replay
 
@@ -60,7 +61,7 @@ def test_a_fault_comes_back_as_it_was_written(tmp_path: Path) -> None:
     found = read_fault(folder)
     assert found.fault == FAULT and found.config == tiny() and found.batch.person_id == PEOPLE
     assert torch.equal(found.batch.need("cloth"), torch.cat([half.need("cloth") for half in halves]))
-    assert found.batch.cloth_mask is None
+    assert found.batch.cloth_mask is None and found.micros == (2, 2)
     assert all(torch.equal(found.weights[name], tensor) for name, tensor in net.state_dict().items())
     assert load_weights(folder / "weights.safetensors").config == tiny()  # what --init takes
 
@@ -133,10 +134,88 @@ def test_a_gradient_that_overflows_is_found_where_it_begins_and_by_sample(tmp_pa
 
 def test_what_does_not_happen_again_is_said_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = recorded(tmp_path, net_of(tiny()))
-    assert main(["doctor", "--replay", str(folder), "--device", "cpu"]) == 1
+    assert main(["doctor", "--replay", str(folder), "--device", "cpu"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[0] for line in lines] == ["ok", "ok", "ok", "warn"]
     assert "nothing is wrong on this device -> It happened on cpu" in lines[-1]
+
+
+def test_what_does_not_happen_again_after_updates_inside_the_backward_pass_is_no_start_for_a_run(
+    tmp_path: Path,
+) -> None:
+    config = override(tiny(), ["optim.in_backward=true", "optim.grad_clip=0"])
+    *_, last = replay(read_fault(recorded(tmp_path, net_of(config), config)), CPU)
+    assert last.remedy == (
+        "Some weights had already changed (optim.in_backward): "
+        f"begin a new --out with --init {tmp_path} and a lower rate, such as --set optim.lr=0.001."
+    )
+
+
+def test_weights_that_are_no_numbers_are_sent_to_the_newest_checkpoint(tmp_path: Path) -> None:
+    net = net_of(tiny())
+    next(net.parameters()).data[0] = torch.nan
+    weights = replay(read_fault(recorded(tmp_path, net)), CPU)[1]
+    assert f"begin a new --out with --init {tmp_path}." in weights.remedy
+
+
+@pytest.fixture
+def passes(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, bool, list[str]]]:
+    """(precision, blocks computed again, people) of every loss that a replay computes."""
+    found: list[tuple[str, bool, list[str]]] = []
+    plain = replay_module.diffusion_loss
+
+    def spy(net: ParallelUNet, config: RunConfig, batch: TryOnBatch, draws: object, **more: object) -> object:
+        found.append((config.precision, net.checkpoint_blocks, list(batch.person_id)))
+        return plain(net, config, batch, draws, **more)
+
+    monkeypatch.setattr(replay_module, "diffusion_loss", spy)
+    return found
+
+
+def test_a_replay_takes_the_micro_batches_and_the_checkpointing_of_the_step(tmp_path: Path, passes) -> None:
+    config = override(tiny(), ["checkpoint_blocks=true", "precision=bf16", "batch_size=4", "accumulate=2"])
+    halves = [batch_of(PEOPLE[:2], seed=1), batch_of(PEOPLE[2:], seed=2)]
+    folder = record_fault(tmp_path, FAULT, config, halves, net_of(config))
+    findings = {finding.name: finding for finding in replay(read_fault(folder), CPU)}
+    assert findings["fp32"].status == findings["bf16"].status == "ok"
+    alone = [("fp32", True, [person]) for person in PEOPLE]  # values of fp32 take twice the memory
+    assert passes == [*alone, ("bf16", True, ["ada", "bea"]), ("bf16", True, ["cleo", "dora"])]
+
+
+def test_a_replay_in_micro_batches_finds_what_one_pass_finds(tmp_path: Path) -> None:
+    net, whole = net_of(tiny()), batch_of()
+    parts = [{name: None if v is None else v[p] for name, v in vars(whole).items()} for p in (slice(3), slice(3, 4))]
+    found = []
+    for number, batches in enumerate(([whole], [TryOnBatch(**part) for part in parts])):
+        folder = record_fault(tmp_path / str(number), FAULT, tiny(), batches, net)
+        found.append([asdict(finding) for finding in replay(read_fault(folder), CPU)])
+    assert found[0] == found[1]
+
+
+def test_a_sample_of_a_later_micro_batch_is_named(tmp_path: Path) -> None:
+    halves = [batch_of(PEOPLE[:2], seed=1), batch_of(PEOPLE[2:], seed=2)]
+    halves[1].need("cloth")[1, 1, 4, 4] = torch.inf
+    folder = record_fault(tmp_path, FAULT, tiny(), halves, net_of(tiny()))
+    findings = {finding.name: finding for finding in replay(read_fault(folder), CPU)}
+    assert "of the 4 samples: dora" in findings["fp32"].found
+
+
+def test_a_step_that_does_not_fit_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*parts: object, **more: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(replay_module, "diffusion_loss", full)
+    with pytest.raises(TrainingError, match="does not fit into the free memory of cpu"):
+        replay(read_fault(recorded(tmp_path, net_of(tiny()))), CPU)
+
+
+def test_a_fault_of_a_run_begun_with_settings_that_are_gone_can_be_read(tmp_path: Path) -> None:
+    folder = recorded(tmp_path, net_of(tiny()))
+    config = tiny().to_dict()
+    for section, keys in RETIRED.items():
+        config[section] |= dict.fromkeys(keys, 1)
+    (folder / "config.json").write_text(json.dumps(config))
+    assert read_fault(folder).config == tiny()
 
 
 def test_the_command_explains_a_fault_and_exits_0(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -156,6 +235,11 @@ def break_record(folder: Path) -> None:
     (folder / "fault.json").write_text("{}")
 
 
+def break_split(folder: Path) -> None:
+    record = json.loads((folder / "fault.json").read_text())
+    (folder / "fault.json").write_text(json.dumps(record | {"micros": [3]}))
+
+
 def break_config(folder: Path) -> None:
     (folder / "config.json").write_text('{"name": "x"}')
 
@@ -170,7 +254,7 @@ def break_weights(folder: Path) -> None:
     save_file(weights, folder / "weights.safetensors")
 
 
-@pytest.mark.parametrize("damage", [break_nothing, break_record, break_config, break_batch, break_weights])
+@pytest.mark.parametrize("damage", [break_nothing, break_record, break_split, break_config, break_batch, break_weights])
 def test_a_folder_that_is_no_whole_record_is_one_line_and_2(tmp_path: Path, damage, capsys) -> None:
     folder = recorded(tmp_path, net_of(tiny()))
     damage(folder)

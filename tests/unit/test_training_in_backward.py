@@ -94,6 +94,7 @@ def test_a_gradient_that_is_no_number_stops_the_run_and_the_message_says_what_wa
     with pytest.raises(TrainingError, match=r"gradient of 0\.\w+ has the norm nan. 2 of 4 tensors") as caught:
         net[1](hidden).sum().backward()
     assert "\n" not in str(caught.value)
+    assert "Begin a new --out with --init RUN" in str(caught.value)  # the same --out takes no other settings
     same = [torch.equal(p, old) for p, old in zip(net.parameters(), before, strict=True)]
     assert same == [True, True, False, False]
 

@@ -2,7 +2,7 @@
 
     RUN/faults/IMAGES/fault.json            what was found, which images of the run, what they are called
                       batch.safetensors     the batch as the net got it, flips applied
-                      weights.safetensors   the net before the step, as weights that --init takes
+                      weights.safetensors   the net before the step; with optim.in_backward perhaps between two steps
                       config.json           the run
 
 The noise is not stored: it is a function of the seed and the images' numbers.  `drape doctor --replay` reads this.
@@ -23,7 +23,7 @@ from torch.distributed.tensor import DTensor
 
 import drape
 from drape.checkpoint import CONFIG_FILE, WEIGHTS_FILE, save_weights
-from drape.config import RunConfig, read_config
+from drape.config import RunConfig, from_stored
 from drape.data.sample import TENSOR_FIELDS, WORD_FIELDS, TryOnBatch
 from drape.errors import CheckpointError, ConfigError
 from drape.storage import bytes_of, disk_error, fsync, read_safetensors
@@ -58,12 +58,16 @@ class Fault:
 
 @dataclass(frozen=True, kw_only=True)
 class Recorded:
-    """A fault read back from its folder, with everything that its step was computed from."""
+    """A fault read back from its folder, with everything that its step was computed from.
+
+    micros   images of each micro-batch, in their order in the batch
+    """
 
     folder: Path
     fault: Fault
     config: RunConfig
     batch: TryOnBatch
+    micros: tuple[int, ...]
     weights: dict[str, Tensor]
 
 
@@ -83,7 +87,8 @@ def record_fault(run: Path, fault: Fault, config: RunConfig, batches: Sequence[T
     if any(isinstance(tensor, DTensor) for tensor in state.values()):
         raise CheckpointError("the net is split over processes (parallel=fsdp). Use parallel=ddp to have it written.")
     words = {name: [word for batch in batches for word in getattr(batch, name)] for name in WORD_FIELDS}
-    record = {**asdict(fault), "words": words, "drape": drape.__version__, "torch": torch.__version__}
+    versions = {"drape": drape.__version__, "torch": torch.__version__}
+    record = {**asdict(fault), "micros": [len(batch) for batch in batches], "words": words, **versions}
     try:
         shutil.rmtree(part, ignore_errors=True)
         part.mkdir(parents=True)
@@ -115,13 +120,17 @@ def read_fault(folder: Path) -> Recorded:
         record = json.loads((folder / FAULT_FILE).read_text(encoding="utf-8"))
         words = {name: tuple(record["words"][name]) for name in WORD_FIELDS}
         fault = Fault(**{name: record[name] for name in Fault.__dataclass_fields__})
-        config = read_config(folder / CONFIG_FILE)
+        micros = tuple(map(int, record["micros"]))
+        if sum(micros) != len(words["person_id"]):
+            raise ValueError(f"micro-batches of {micros} images, {len(words['person_id'])} in all")
+        config = from_stored(json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8")))
     except (OSError, ValueError, KeyError, TypeError, ConfigError) as error:
         raise CheckpointError(f"{folder} is damaged ({error!r}). Repeat the run: it stops there again.") from error
     tensors, _ = read_safetensors(folder / BATCH_FILE)
     weights, _ = read_safetensors(folder / WEIGHTS_FILE)
     fields: dict[str, Any] = {**tensors, **words}
-    return Recorded(folder=folder, fault=fault, config=config, batch=TryOnBatch(**fields), weights=weights)
+    batch = TryOnBatch(**fields)
+    return Recorded(folder=folder, fault=fault, config=config, batch=batch, micros=micros, weights=weights)
 
 
 def not_finite(tensors: Mapping[str, Tensor]) -> dict[str, int]:

@@ -66,5 +66,6 @@ class InBackward:
         raise TrainingError(
             f"the gradient of {self._names[parameter]} has the norm {norm.item()}. {done} of {total} tensors, those "
             "nearer the output, were already updated in this step (optim.in_backward): these weights are between two "
-            "steps. Continue from the last checkpoint, with a lower optim.lr or without optim.in_backward."
+            "steps. Begin a new --out with --init RUN, the newest checkpoint, and a lower optim.lr, or without "
+            "optim.in_backward."
         )

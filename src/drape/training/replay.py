@@ -1,5 +1,6 @@
 """Computing a recorded fault again, in fp32 and in the run's own precision, to find where it begins and why.
 
+It takes no more memory than the step did: the same micro-batches one after the other, the same checkpointing.
 Every module is watched: the first one to finish with a value that is no number is where a forward pass breaks, the
 first output whose gradient is none is where a backward pass breaks.  The images of a batch do not see each other, so
 the losses of single images tell which of them is to blame.
@@ -8,6 +9,7 @@ the losses of single images tell which of them is to blame.
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, fields, replace
 from functools import partial
+from itertools import accumulate
 from typing import Any, Literal
 
 import torch
@@ -16,12 +18,14 @@ from torch import Tensor, nn
 from drape.checkpoint import load_into
 from drape.config import RunConfig
 from drape.data.sample import TryOnBatch
+from drape.errors import TrainingError
 from drape.nets.parallel_unet import ParallelUNet
 from drape.training import finetune
 from drape.training.faults import Recorded, bad_input, bad_weight, not_finite
 from drape.training.loss import diffusion_loss
 from drape.training.perceptual import build_perceptual
 from drape.training.randomness import Draws, draw
+from drape.training.state import channels_last
 
 MOST = 1e3  # no weight of a sound net is near it
 Status = Literal["ok", "warn", "FAIL"]
@@ -42,12 +46,18 @@ class Finding:
 
 
 def replay(recorded: Recorded, device: torch.device) -> list[Finding]:
-    """What there is to say about each suspect: inputs, weights, and the step in fp32 and in the run's precision."""
-    findings = [_inputs(recorded.batch), _weights(recorded.weights)]
+    """What there is to say about each suspect: inputs, weights, and the step in fp32 and in the run's precision.
+
+    Raises TrainingError if the step does not fit into the device's memory.
+    """
+    findings = [_inputs(recorded.batch), _weights(recorded)]
     precisions = dict.fromkeys(("fp32", recorded.config.precision))
-    passes = {
-        precision: _run(recorded, replace(recorded.config, precision=precision), device) for precision in precisions
-    }
+    try:
+        passes = {
+            precision: _run(recorded, replace(recorded.config, precision=precision), device) for precision in precisions
+        }
+    except torch.OutOfMemoryError as error:
+        raise TrainingError(f"the step does not fit into the free memory of {device}. Give --device cpu.") from error
     sound = {precision for precision, result in passes.items() if result.is_finite}
     blamed = any(finding.status == "FAIL" for finding in findings)
     for precision, result in passes.items():
@@ -55,10 +65,11 @@ def replay(recorded: Recorded, device: torch.device) -> list[Finding]:
         status: Status = "ok" if precision in sound else "FAIL"
         findings.append(Finding(status=status, name=precision, found=result.words(recorded.batch), remedy=remedy))
     if all(finding.status == "ok" for finding in findings):
+        found = "nothing is wrong on this device"
         advice = f"It happened on {recorded.fault.device}: replay it there, or give --device."
-        findings.append(
-            Finding(status="warn", name="the fault", found="nothing is wrong on this device", remedy=advice)
-        )
+        if recorded.config.optim.in_backward:
+            advice = f"Some weights had already changed (optim.in_backward): {_begin(recorded)} and {_lower(recorded)}."
+        findings.append(Finding(status="warn", name="the fault", found=found, remedy=advice))
     return findings
 
 
@@ -69,25 +80,32 @@ def _inputs(batch: TryOnBatch) -> Finding:
     return Finding(status="ok", name="batch", found=f"{len(batch)} samples, every value a number")
 
 
-def _weights(weights: Mapping[str, Tensor]) -> Finding:
-    bad = bad_weight(weights)
+def _weights(recorded: Recorded) -> Finding:
+    bad = bad_weight(recorded.weights)
     if bad is not None:
-        remedy = "The same command goes on from the last checkpoint; if it ends here again, begin from other weights."
-        return Finding(status="FAIL", name="weights", found=bad, remedy=remedy)
-    name, size = _largest(weights)
+        again = "The same command goes on from the last checkpoint; if it ends here again"
+        return Finding(status="FAIL", name="weights", found=bad, remedy=f"{again}, {_begin(recorded)}.")
+    name, size = _largest(recorded.weights)
     text = f"every value a number, the largest {size:.3g} in {name}"
     return Finding(status="ok", name="weights", found=text)
 
 
 def _remedy(recorded: Recorded, precision: str, sound: Collection[str]) -> str:
-    begin = f"begin a new --out with --init {recorded.folder.parent.parent}"
     if sound:
         other = "bf16" if precision == "fp16" else "fp32"
-        return f"The numbers are too large for {precision}: {begin} --set precision={other}."
-    lower = f"--set optim.lr={float(f'{recorded.fault.lr / 3:.1g}'):g}"
+        return f"The numbers are too large for {precision}: {_begin(recorded)} --set precision={other}."
     if _largest(recorded.weights)[1] > MOST:
-        return f"The weights have diverged: begin again in a new --out with a lower rate, such as {lower}."
-    return f"The net has diverged: {begin} and a lower rate, such as {lower}."
+        return f"The weights have diverged: begin again in a new --out with {_lower(recorded)}."
+    return f"The net has diverged: {_begin(recorded)} and {_lower(recorded)}."
+
+
+def _begin(recorded: Recorded) -> str:
+    """From the newest checkpoint; the same --out takes no other settings."""
+    return f"begin a new --out with --init {recorded.folder.parent.parent}"
+
+
+def _lower(recorded: Recorded) -> str:
+    return f"a lower rate, such as --set optim.lr={float(f'{recorded.fault.lr / 3:.1g}'):g}"
 
 
 def _largest(weights: Mapping[str, Tensor]) -> tuple[str, float]:
@@ -126,28 +144,46 @@ class _Pass:
 
 
 def _run(recorded: Recorded, config: RunConfig, device: torch.device) -> _Pass:
-    net = finetune.prepare(ParallelUNet(config.net), config.finetune)
-    load_into(net, recorded.weights, "the recorded weights")
-    net = net.to(device).train()
-    batch = recorded.batch.to(device)
-    draws = draw(config, recorded.fault.first, len(batch))
+    net = _net(recorded, config, device)
     perceptual = build_perceptual(config.loss, device)
     loss_of: Callable[..., Any] = partial(
         diffusion_loss, net, config, perceptual=perceptual, images_seen=recorded.fault.images_seen
     )
+    batch, draws = recorded.batch, draw(config, recorded.fault.first, len(recorded.batch))
+    share = recorded.fault.scale / len(batch)
     result = _Pass()
     hooks = [module.register_forward_hook(partial(_watch, result, name)) for name, module in net.named_modules()]
-    losses = loss_of(batch, draws).weighted
-    result.losses = losses.detach().float().cpu()
-    result.rows = (~torch.isfinite(result.losses)).nonzero()[:, 0].tolist()
-    if not result.rows:
-        (losses.mean() * recorded.fault.scale).backward()
-        _look_at_gradients(result, net)
+    for part in _parts(recorded, config):
+        losses = loss_of(_of(batch, part).to(device), _draws_of(draws, part)).weighted
+        result.losses = torch.cat([result.losses, losses.detach().float().cpu()])
+        result.rows = (~torch.isfinite(result.losses)).nonzero()[:, 0].tolist()
+        if not result.rows:
+            (losses.sum() * share).backward()
+        del losses  # and all that was kept for its backward pass
     for hook in hooks:
         hook.remove()
+    if not result.rows:
+        _look_at_gradients(result, net)
     if not result.rows and result.backward is not None:
-        result.rows = [row for row in range(len(batch)) if not _alone(net, loss_of, batch, draws, row, recorded)]
+        rows = range(len(batch))
+        result.rows = [row for row in rows if not _alone(net, loss_of, batch, draws, slice(row, row + 1), share)]
     return result
+
+
+def _net(recorded: Recorded, config: RunConfig, device: torch.device) -> ParallelUNet:
+    """The recorded net, made ready for training as the run's was."""
+    net = finetune.prepare(ParallelUNet(config.net), config.finetune)
+    load_into(net, recorded.weights, "the recorded weights")
+    net.checkpoint(blocks=config.checkpoint_blocks, norms=config.checkpoint_norms)
+    return (channels_last(net) if config.channels_last else net).to(device).train()
+
+
+def _parts(recorded: Recorded, config: RunConfig) -> list[slice]:
+    """The micro-batches, as places in the batch; in fp32 halves of those of a run in less, for values twice as long."""
+    sizes = recorded.micros
+    if config.precision != recorded.config.precision:
+        sizes = tuple(half for size in sizes for half in (size // 2, size - size // 2) if half)
+    return [slice(end - size, end) for size, end in zip(sizes, accumulate(sizes), strict=True)]
 
 
 def _watch(result: _Pass, name: str, module: nn.Module, inputs: Any, output: Any) -> None:
@@ -175,20 +211,23 @@ def _look_at_gradients(result: _Pass, net: nn.Module) -> None:
 
 
 def _alone(
-    net: nn.Module, loss_of: Callable[..., Any], batch: TryOnBatch, draws: Draws, row: int, recorded: Recorded
+    net: nn.Module, loss_of: Callable[..., Any], batch: TryOnBatch, draws: Draws, part: slice, share: float
 ) -> bool:
     """Whether every gradient of this one image is a number."""
     net.zero_grad(set_to_none=True)
-    part = slice(row, row + 1)
-    one = TryOnBatch(**{f.name: _cut(getattr(batch, f.name), part) for f in fields(TryOnBatch)})
-    its = Draws(**{f.name: _cut_draws(getattr(draws, f.name), part) for f in fields(Draws)})
-    (loss_of(one, its).weighted.sum() / len(batch) * recorded.fault.scale).backward()
+    device = next(net.parameters()).device
+    (loss_of(_of(batch, part).to(device), _draws_of(draws, part)).weighted.sum() * share).backward()
     return not not_finite({name: p.grad for name, p in net.named_parameters() if p.grad is not None})
 
 
-def _cut(value: Any, part: slice) -> Any:
-    return None if value is None else value[part]
+def _of(batch: TryOnBatch, part: slice) -> TryOnBatch:
+    values = {each.name: getattr(batch, each.name) for each in fields(TryOnBatch)}
+    return TryOnBatch(**{name: None if value is None else value[part] for name, value in values.items()})
 
 
-def _cut_draws(value: Tensor | tuple[Tensor, ...], part: slice) -> Any:
-    return tuple(each[part] for each in value) if isinstance(value, tuple) else value[part]
+def _draws_of(draws: Draws, part: slice) -> Draws:
+    values = {each.name: getattr(draws, each.name) for each in fields(Draws)}
+    return Draws(
+        **{name: tuple(v[part] for v in value) if isinstance(value, tuple) else value[part]
+           for name, value in values.items()}
+    )  # fmt: skip
