@@ -1,13 +1,14 @@
 """What may be searched over, and what is refused before anything starts."""
 
 import math
+from operator import attrgetter
 
 import pytest
 
-from drape.config import override
+from drape.config import kind_of, override
 from drape.errors import ConfigError
 from drape.presets import tiny
-from drape.sweep.space import Parameter, Space, parse_parameter, split_choices
+from drape.sweep.space import READ_WITH, Parameter, Space, parse_parameter, split_choices
 
 
 def test_each_way_to_search_is_read() -> None:
@@ -73,6 +74,40 @@ def test_a_value_that_never_works_is_refused_before_anything_starts(texts: list[
 def test_a_value_that_works_with_some_of_the_others_is_allowed() -> None:
     Space.parse(["accumulate=choice:1,3", "batch_size=choice:6,8"]).check(tiny())
     Space.parse(["optim.in_backward=choice:false,true", "optim.grad_clip=choice:0,1"]).check(tiny())
+
+
+LEARNING_RATES = "optim.lr=log:1e-4:1e-2"
+
+
+@pytest.mark.parametrize(
+    ("texts", "said"),
+    [
+        (
+            ["finetune.rank=int:4:32"],
+            "finetune.rank: no trial reads it, as finetune.train is all. It takes finet.*=lora",
+        ),
+        (["optim.momentum=choice:0,0.9"], "as optim.kind is adamw. It takes optim.kind=sgd"),
+        (["optim.momentum=choice:0,0.9", "optim.kind=choice:adamw,adam"], "as optim.kind is adamw or adam. It takes"),
+        (["loss.perceptual_max_t=uniform:0.1:0.5"], "It takes loss.perceptual=lpips or nlpd"),
+        ([LEARNING_RATES, "diffusion.bias=uniform:-3:0"], "It takes diffusion.weighting=sigmoid"),
+    ],
+)
+def test_a_setting_that_no_trial_reads_is_refused_with_what_switches_it_on(texts: list[str], said: str) -> None:
+    with pytest.raises(ConfigError, match=said) as caught:
+        Space.parse(texts).check(tiny())
+    assert "\n" not in str(caught.value)
+
+
+def test_a_setting_that_some_trial_reads_is_allowed() -> None:
+    Space.parse(["optim.momentum=choice:0,0.9", "optim.kind=choice:adamw,sgd"]).check(tiny())
+    Space.parse(["finetune.rank=int:1:2"]).check(override(tiny(), ["finetune.train=lora"]))
+
+
+@pytest.mark.parametrize("key", READ_WITH)
+def test_the_table_of_settings_that_are_read_with_others_names_what_exists(key: str) -> None:
+    switch, values = READ_WITH[key]
+    kind_of(key)
+    assert [attrgetter(switch)(override(tiny(), [f"{switch}={value}"])) for value in values] == list(values)
 
 
 @pytest.mark.parametrize("texts", [[], ["seed=int:0:3", "seed=int:0:5"]])

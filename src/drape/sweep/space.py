@@ -2,11 +2,11 @@
 
     optim.lr=log:1e-4:3e-3                between two numbers, evenly in the logarithm
     condition_drop=uniform:0:0.3          between two numbers
-    finetune.rank=int:4:32                whole numbers, both ends included
+    batch_size=int:16:64                  whole numbers, both ends included
     diffusion.weighting=choice:min-snr,uniform    one of these; [0.9,0.99] is one value, not two
 
-Everything is checked against the config before anything starts: the key, the kind of value, and that every value
-works with some choice of the others.
+Everything is checked against the config before anything starts: the key, the kind of value, that every value works
+with some choice of the others, and that some trial reads it.
 """
 
 import itertools
@@ -14,6 +14,7 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, is_dataclass
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from drape.config import RunConfig, kind_of, parse_value, replace_values
@@ -39,6 +40,23 @@ RULER = {
     "name": "nothing but a word",
 }
 """Settings, and sections, that must be the same for all trials of a search, and what they change."""
+
+READ_WITH: dict[str, tuple[str, tuple[str, ...]]] = {
+    "diffusion.gamma": ("diffusion.weighting", ("clipped-snr", "min-snr")),
+    "diffusion.bias": ("diffusion.weighting", ("sigmoid",)),
+    "loss.huber_delta": ("loss.kind", ("huber",)),
+    "loss.perceptual_weight": ("loss.perceptual", ("lpips", "nlpd")),
+    "loss.perceptual_max_t": ("loss.perceptual", ("lpips", "nlpd")),
+    "loss.perceptual_start_images": ("loss.perceptual", ("lpips", "nlpd")),
+    "optim.betas": ("optim.kind", ("adamw", "adam", "adamw8bit")),
+    "optim.eps": ("optim.kind", ("adamw", "adam", "adamw8bit")),
+    "optim.fused": ("optim.kind", ("adamw", "adam", "sgd")),
+    "optim.momentum": ("optim.kind", ("sgd",)),
+    "optim.decay": ("optim.schedule", ("wsd",)),
+    "finetune.rank": ("finetune.train", ("lora",)),
+    "finetune.alpha": ("finetune.train", ("lora",)),
+}
+"""Settings that training reads only with some values of another one: that one, and those values."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,7 +123,7 @@ class Space:
         return cls(parameters)
 
     def check(self, base: RunConfig) -> None:
-        """Raises ConfigError for a value that works with no choice of the others."""
+        """Raises ConfigError for a value that works with no choice of the others, and for a key that no trial reads."""
         examples = [[(p.key, text) for text in p.examples()] for p in self.parameters]
         refused: dict[tuple[str, str], ConfigError] = {}
         works: set[tuple[str, str]] = set()
@@ -119,6 +137,19 @@ class Space:
         for each in (each for column in examples for each in column):
             if each not in works and each in refused:
                 raise ConfigError(f"--search {each[0]}: {refused[each]}")
+        for parameter in self.parameters:
+            self._check_read(base, parameter.key)
+
+    def _check_read(self, base: RunConfig, key: str) -> None:
+        switch, values = READ_WITH.get(key, ("", ()))
+        if not switch:
+            return
+        found = next((p.choices for p in self.parameters if p.key == switch), (attrgetter(switch)(base),))
+        if not any(parse_value(switch, text) in values for text in found):
+            raise ConfigError(
+                f"--search {key}: no trial reads it, as {switch} is {' or '.join(found)}. It takes "
+                f"{switch}={' or '.join(values)}."
+            )
 
     def suggest(self, trial: "Trial") -> dict[str, str]:
         """The settings of a trial by key, as texts."""
