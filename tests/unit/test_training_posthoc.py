@@ -185,3 +185,12 @@ def test_the_command_writes_weights_of_the_wanted_length_that_a_plain_net_can_lo
     ParallelUNet(config.net).load_state_dict(made.tensors)
     for name, tensor in merged(net, ema.tensors).items():
         torch.testing.assert_close(made.tensors[name], tensor, rtol=2e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    "options", [["--images", "16", "--out", "w.safetensors"], ["--out", "w.safetensors"], ["--images", "16"]]
+)
+def test_the_command_without_a_length_does_not_silently_leave_out_the_rest(tmp_path, options: list[str]) -> None:
+    snapshots.write(tmp_path / "ema", 0.05, 16, {"w": torch.zeros(1)})
+    with pytest.raises(ConfigError, match=rf"{options[-2]} without --length"):
+        run([str(tmp_path), *options])

@@ -34,6 +34,9 @@ def _ema(
 ) -> None:
     """Weights averaged over any length, without training again.  Without --length: what the run has stored."""
     if length is None:
+        if images is not None or out is not None:
+            given = "--images" if out is None else "--out"
+            raise ConfigError(f"{given} without --length: nothing to average. Use --length 0.1, say.")
         record = stored(folder)
         print(json.dumps(record) if as_json else _list(record))
         return
