@@ -3,8 +3,9 @@
     python benchmarks/train_settings.py [--preset tiny] [--batch 8] [--size 64x48] [--cpu-time]
     python benchmarks/train_settings.py --compile           # also torch.compile, which takes minutes to begin
 
-Each setting runs in a process of its own: medians of some steps (forward, backward, optimiser) and peak memory beyond
-what the process held before it built the net.  The first row is float32, channels-last, fused, nothing checkpointed.
+Each setting runs in a process of its own: peak memory beyond what the process held before it built the net, then steps
+(forward, backward, optimiser) in turn with steps of the default, as a machine that does other work is not the same for
+two seconds.  The first row is float32, channels-last, fused, nothing checkpointed.
 Ratios of this machine do not carry to a GPU: there bf16 and compiling save more, and smaller batches cost more.
 Prints its table last; exits 1 if a setting that is there to save memory saves none.
 """
@@ -68,23 +69,27 @@ def main(argv: Sequence[str] | None = None) -> int:
     rows = settings(replace(base, optim=replace(base.optim, grad_clip=0.0)))
     if arguments.alone:
         clock = time.process_time if arguments.cpu_time else time.perf_counter
-        print(json.dumps(measure(rows[arguments.alone], arguments.repeats, clock)))
+        print(json.dumps(measure(rows[arguments.alone], rows["default"], arguments.repeats, clock)))
         return 0
     names = [name for name in rows if name != "compile" or arguments.compile]
     return table({name: _in_a_process(name, list(argv if argv is not None else sys.argv[1:])) for name in names})
 
 
-def measure(config: RunConfig, repeats: int, clock: Callable[[], float]) -> tuple[float, int]:
-    """Median seconds of a step, and bytes at the peak beyond those before the net was built."""
+def measure(config: RunConfig, base: RunConfig, repeats: int, clock: Callable[[], float]) -> tuple[float, float, int]:
+    """Median seconds of a step, the median of their ratios to steps of `base` in turn, and bytes at the peak of
+    `config` beyond those before its net was built."""
     before = _peak()
     step = training_step(config)
     step()
-    seconds = []
+    step()
+    peak = _peak() - before
+    reference = training_step(base)
+    reference()
+    seconds, ratios = [], []
     for _ in range(repeats):
-        begun = clock()
-        step()
-        seconds.append(clock() - begun)
-    return statistics.median(seconds), _peak() - before
+        seconds.append(_seconds(step, clock))
+        ratios.append(seconds[-1] / _seconds(reference, clock))
+    return statistics.median(seconds), statistics.median(ratios), peak
 
 
 def training_step(config: RunConfig) -> Callable[[], None]:
@@ -116,27 +121,29 @@ def training_step(config: RunConfig) -> Callable[[], None]:
     return step
 
 
-def table(results: dict[str, tuple[float, int]]) -> int:
-    """Print times and peaks with their ratios to the first row; 1 if what should save memory does not."""
-    seconds, peak = results["default"]
+def table(results: dict[str, tuple[float, float, int]]) -> int:
+    """Print times and peaks with their ratios to the default; 1 if what should save memory does not."""
+    reference = results["default"][2]
     print(f"{'setting':20s} {'s a step':>9s} {'ratio':>6s} {'peak MiB':>9s} {'ratio':>6s}")
-    for name, (of_time, of_memory) in results.items():
-        print(f"{name:20s} {of_time:9.3f} {of_time / seconds:6.2f} {of_memory / 2**20:9.0f} {of_memory / peak:6.2f}")
-    missed = [name for name in SAVES_MEMORY if results[name][1] > (1 - NOISE) * peak]
-    print(
-        f"no memory saved by {', '.join(missed)}"
-        if missed
-        else "each of these saves memory: " + ", ".join(SAVES_MEMORY)
-    )
+    for name, (seconds, ratio, peak) in results.items():
+        print(f"{name:20s} {seconds:9.3f} {ratio:6.2f} {peak / 2**20:9.0f} {peak / reference:6.2f}")
+    missed = [name for name in SAVES_MEMORY if results[name][2] > (1 - NOISE) * reference]
+    print(f"no memory saved by {', '.join(missed)}" if missed else f"{', '.join(SAVES_MEMORY)}: each saves memory")
     return 1 if missed else 0
 
 
-def _in_a_process(name: str, argv: list[str]) -> tuple[float, int]:
+def _in_a_process(name: str, argv: list[str]) -> tuple[float, float, int]:
     print(f"{name} ...", file=sys.stderr)
     command = [sys.executable, __file__, *argv, "--alone", name]
     done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
-    seconds, peak = json.loads(done.stdout.splitlines()[-1])
-    return seconds, peak
+    seconds, ratio, peak = json.loads(done.stdout.splitlines()[-1])
+    return seconds, ratio, peak
+
+
+def _seconds(step: Callable[[], None], clock: Callable[[], float]) -> float:
+    begun = clock()
+    step()
+    return clock() - begun
 
 
 def _peak() -> int:
