@@ -5,6 +5,8 @@ The trials are trained by a stand-in that writes the records of a run and gives 
 
 import json
 import math
+import os
+import signal
 from collections.abc import Callable
 from pathlib import Path
 
@@ -164,6 +166,30 @@ def test_a_trial_that_kills_its_process_again_and_again_is_given_up(tmp_path: Pa
     found = work(tmp_path / "study", Runner(stop_at("000", 2, Killed())))
     assert found[0].state == "failed" and "died 3 times at image 100" in found[0].reason
     assert found[1].state == "finished"
+
+
+@pytest.mark.parametrize("interrupt", ["ctrl-c", "sigterm"])
+def test_a_trial_that_is_interrupted_again_and_again_before_its_first_step_is_not_given_up(
+    tmp_path: Path, interrupt: str
+) -> None:
+    def at(run: Path, step: int) -> None:
+        if interrupt == "sigterm":
+            os.kill(os.getpid(), signal.SIGTERM)
+        raise KeyboardInterrupt
+
+    before = signal.getsignal(signal.SIGTERM)
+    for _ in range(MOST_DEATHS + 1):
+        with pytest.raises(KeyboardInterrupt):
+            work(tmp_path / "study", Runner(at), trials=1)
+    assert signal.getsignal(signal.SIGTERM) == before
+    assert work(tmp_path / "study", Runner(), trials=1)[0].state == "finished"
+
+
+def test_an_interruption_does_not_forgive_the_deaths_before_it(tmp_path: Path) -> None:
+    for error in [*[Killed()] * (MOST_DEATHS - 1), KeyboardInterrupt(), Killed()]:
+        with pytest.raises(type(error)):
+            work(tmp_path / "study", Runner(stop_at("000", 1, error)), trials=1)
+    assert work(tmp_path / "study", Runner(), trials=1)[0].state == "failed"
 
 
 def test_a_trial_that_gets_further_each_time_is_never_given_up(tmp_path: Path) -> None:

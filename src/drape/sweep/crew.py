@@ -9,11 +9,10 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from multiprocessing.connection import Connection, wait
-from types import FrameType
 from typing import Any
 
 from drape.errors import DrapeError
-from drape.sweep.worker import MOST_DEATHS, Say, Worker
+from drape.sweep.worker import MOST_DEATHS, Say, Worker, sigterm_interrupts
 
 LOGS = "logs"
 INTERRUPTED = 130
@@ -37,34 +36,33 @@ def work_together(worker: Worker, count: int, say: Say, *, entry: "Callable[...,
     context = multiprocessing.get_context("spawn")
     start = lambda index: _start(context, worker, index, count, entry or serve)  # noqa: E731
     crew = {index: start(index) for index in range(count)}
-    previous = signal.signal(signal.SIGTERM, _interrupt)
     errors: list[str] = []
     crashed: list[int] = []
     restarts = MOST_DEATHS * worker.trials
-    try:
-        while crew:
-            wait([each for member in crew.values() for each in (member.lines, member.process.sentinel)])
-            for index, member in list(crew.items()):
-                ended = not member.process.is_alive()
-                _listen(member, say, errors)
-                if not ended:
-                    continue
-                code = member.process.exitcode
-                crew.pop(index)
-                if code == INTERRUPTED:
-                    raise KeyboardInterrupt
-                if code < 0 and restarts:
-                    restarts -= 1
-                    say(f"worker {index} was killed by signal {-code}; another one goes on with its trial")
-                    crew[index] = start(index)
-                elif code:
-                    crashed.append(index)
-    finally:
-        for member in crew.values():
-            member.process.terminate()  # it writes its checkpoint first
-        for member in crew.values():
-            member.process.join()
-        signal.signal(signal.SIGTERM, previous)
+    with sigterm_interrupts():
+        try:
+            while crew:
+                wait([each for member in crew.values() for each in (member.lines, member.process.sentinel)])
+                for index, member in list(crew.items()):
+                    ended = not member.process.is_alive()
+                    _listen(member, say, errors)
+                    if not ended:
+                        continue
+                    code = member.process.exitcode
+                    crew.pop(index)
+                    if code == INTERRUPTED:
+                        raise KeyboardInterrupt
+                    if code < 0 and restarts:
+                        restarts -= 1
+                        say(f"worker {index} was killed by signal {-code}; another one goes on with its trial")
+                        crew[index] = start(index)
+                    elif code:
+                        crashed.append(index)
+        finally:
+            for member in crew.values():
+                member.process.terminate()  # it writes its checkpoint first
+            for member in crew.values():
+                member.process.join()
     if errors:
         raise DrapeError(errors[0])
     if crashed:
@@ -120,7 +118,3 @@ def _send(lines: Connection, text: str) -> None:
 
 def _nothing(text: str) -> None:
     pass
-
-
-def _interrupt(number: int, frame: FrameType | None) -> None:
-    raise KeyboardInterrupt

@@ -6,9 +6,12 @@ trial (data that cannot be read, a full disk) ends the worker; the trial goes on
 """
 
 import math
-from collections.abc import Callable
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import FrameType
 from typing import TYPE_CHECKING
 
 from drape.config import RunConfig
@@ -20,6 +23,7 @@ if TYPE_CHECKING:
     from optuna.study import Study
 
 MOST_DEATHS = 3  # of the process that works on a trial, without a step further in between
+STARTS = "starts"  # how far the trial had come, and how often it was started there
 WEIGHTS = "ema"  # the net that is judged
 
 OnValidation = Callable[[int, float, dict[str, float]], None]
@@ -53,6 +57,10 @@ class Worker:
         Raises KeyboardInterrupt after the checkpoint of an interrupted trial, DrapeError for what fails every trial.
         """
         study = open_study(self.out, self.spec)
+        with sigterm_interrupts():
+            self._work(study)
+
+    def _work(self, study: "Study") -> None:
         while (claim := claim_trial(self.out, study, self.trials)) is not None:
             try:
                 self._run(study, claim)
@@ -64,10 +72,10 @@ class Worker:
 
         texts = self.spec.space.suggest(claim.trial)
         words = ", ".join(f"{key}={text}" for key, text in texts.items())
-        begun = _last_images(claim.run / TRAINING)
+        begun, former = _last_images(claim.run / TRAINING), claim.trial.user_attrs.get(STARTS, (-1, 0))
         self.say(f"trial {claim.number}: {words}" + (", going on" if begun else ""))
         try:
-            _count_deaths(claim, begun)
+            _count_start(claim, begun, *former)
             config = self.spec.space.config(self.spec.base, texts)
             self.runner(config, claim.run, self._judge(claim))
             final = final_record(claim.run)
@@ -78,6 +86,9 @@ class Worker:
             claim.trial.set_user_attr("images", reached)
             study.tell(claim.trial, state=optuna.trial.TrialState.PRUNED)
             self.say(f"trial {claim.number}: pruned after {reached:,} images")
+        except KeyboardInterrupt:
+            claim.trial.set_user_attr(STARTS, former)  # nothing died
+            raise
         except Exception as error:
             reason = reason_of(error)
             if reason is None:
@@ -132,16 +143,29 @@ def reason_of(error: Exception) -> str | None:
     return " ".join(str(error).split()) if isinstance(error, TrainingError | ConfigError) else None
 
 
-def _count_deaths(claim: Claim, begun: int) -> None:
+def _count_start(claim: Claim, begun: int, furthest: int, starts: int) -> None:
     """Raises TrainingError for a trial that has killed its process again and again at the same place.
 
-    A trial that was interrupted where it could write its checkpoint has come further, and counts from 1 again.
+    One that was cut off further on counts from 1 again; a start that ends with an interruption is taken back.
     """
-    furthest, starts = claim.trial.user_attrs.get("starts", (-1, 0))
     starts = 1 if begun > furthest else starts + 1
     if starts > MOST_DEATHS:
         raise TrainingError(f"its process died {MOST_DEATHS} times at image {begun:,}; is there enough memory?")
-    claim.trial.set_user_attr("starts", (max(begun, furthest), starts))
+    claim.trial.set_user_attr(STARTS, (max(begun, furthest), starts))
+
+
+@contextmanager
+def sigterm_interrupts() -> Iterator[None]:
+    """SIGTERM is a Ctrl-C in the block, so that what it ends is not taken for dead; training saves first."""
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    previous = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, previous)
 
 
 def _last_images(path: Path) -> int:
