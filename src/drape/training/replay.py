@@ -222,12 +222,14 @@ def _alone(
 
 def _of(batch: TryOnBatch, part: slice) -> TryOnBatch:
     values = {each.name: getattr(batch, each.name) for each in fields(TryOnBatch)}
-    return TryOnBatch(**{name: None if value is None else value[part] for name, value in values.items()})
+    cut: dict[str, Any] = {name: None if value is None else value[part] for name, value in values.items()}
+    return TryOnBatch(**cut)
 
 
 def _draws_of(draws: Draws, part: slice) -> Draws:
     values = {each.name: getattr(draws, each.name) for each in fields(Draws)}
-    return Draws(
-        **{name: tuple(v[part] for v in value) if isinstance(value, tuple) else value[part]
-           for name, value in values.items()}
-    )  # fmt: skip
+    cut: dict[str, Any] = {
+        name: tuple(each[part] for each in value) if isinstance(value, tuple) else value[part]
+        for name, value in values.items()
+    }
+    return Draws(**cut)
