@@ -26,12 +26,12 @@ from drape.checkpoint import (
     save_weights,
     tell,
 )
-from drape.config import RunConfig, from_dict
+from drape.config import RunConfig, from_stored
 from drape.devices import hardware, memory_of
 from drape.errors import CheckpointError, ConfigError
 from drape.evaluation import yardsticks
 from drape.nets.parallel_unet import ParallelUNet
-from drape.storage import one_line_errors, only_process, remove_leftovers, write_atomic
+from drape.storage import one_line_errors, only_process, remove_leftovers, write_json
 from drape.training import finetune, memory, records, snapshots
 from drape.training.engine import Engine, signals
 from drape.training.faults import FAULTS, bad_weight
@@ -268,7 +268,7 @@ def _measure_yardsticks(out: Path, source: Source) -> None:
         return
     schedule = config.diffusion.build_schedule(config.resolution)
     found = yardsticks.compute(images, schedule, config.validation.levels).to_dict()
-    write_atomic(path, lambda part: part.write_text(json.dumps(found, indent=1), encoding="utf-8"))
+    write_json(path, found)
 
 
 def provenance(request: Launch, engine: Engine, origin: dict[str, Any]) -> dict[str, Any]:
@@ -314,7 +314,7 @@ def _claim(out: Path, config: RunConfig) -> None:
     path = out / CONFIG_FILE
     if path.exists():
         try:
-            stored = from_dict(json.loads(path.read_text(encoding="utf-8")))
+            stored = from_stored(json.loads(path.read_text(encoding="utf-8")))
         except (OSError, ValueError, ConfigError) as error:
             raise CheckpointError(f"{path} is damaged ({error}). Choose another --out, or delete the run.") from error
         if stored != config:
@@ -325,7 +325,7 @@ def _claim(out: Path, config: RunConfig) -> None:
         return
     if out.is_dir() and any(path.name != f".{CONFIG_FILE}.part" for path in out.iterdir()):
         raise ConfigError(f"{out} is not empty and holds no drape run. Choose another --out.")
-    write_atomic(path, lambda part: part.write_text(json.dumps(config.to_dict(), indent=1), encoding="utf-8"))
+    write_json(path, config.to_dict())
 
 
 def _differences(a: dict[str, Any], b: dict[str, Any], prefix: str = "") -> list[str]:

@@ -114,7 +114,10 @@ class Updater:
         self.in_backward = InBackward(state.net, state.optimizer) if engine.config.optim.in_backward else None
 
     def update(self, micros: list[Micro], lr: float) -> Step:
-        """Raises TrainingError before the update if the loss or a gradient is not finite; the weights stay."""
+        """Raises TrainingError before the update if the loss or a gradient is not finite; the weights stay.
+
+        With optim.in_backward such a gradient is met after some weights have moved.
+        """
         state = self.state
         for group in state.optimizer.param_groups:
             group["lr"] = lr
