@@ -56,7 +56,7 @@ def dry_step(config: RunConfig, device: DeviceType) -> WorstMoment:
 
 def _backward(loss: Tensor) -> None:
     """`loss.backward()`, which itself would leave the modes that blocks computed again have to run in."""
-    engine = torch.autograd.Variable._execution_engine  # type: ignore[attr-defined]  # torch's stubs lack it
+    engine = torch.autograd.Variable._execution_engine
     engine.run_backward(
         (loss,), (torch.ones_like(loss),), False, False, (), allow_unreachable=True, accumulate_grad=True
     )
