@@ -30,7 +30,7 @@ class InBackward:
 
     def __init__(self, net: nn.Module, optimizer: torch.optim.Optimizer) -> None:
         self._optimizer = optimizer
-        self._names: dict[Tensor, str] = {parameter: name for name, parameter in net.named_parameters() if parameter.requires_grad}
+        self._names: dict[Tensor, str] = {parameter: name for name, parameter in net.named_parameters()}
         self._groups = {p: group for group in optimizer.param_groups for p in group["params"]}
         self._norms: dict[Tensor, Tensor] = {}
         self._handles: list[RemovableHandle] = [p.register_post_accumulate_grad_hook(self._step) for p in self._groups]
