@@ -84,6 +84,13 @@ def test_advice_gets_smaller_with_every_step_until_the_run_fits_and_can_be_set_a
     assert advice(advised, limit, "cuda") == []
 
 
+def test_advice_for_updates_inside_the_backward_pass_can_be_set_as_it_stands() -> None:
+    inside = replace(LARGER, optim=IN_BACKWARD)
+    steps = advice(inside, parse_bytes("100 MiB"), "cuda")
+    assert any({"optim.in_backward=false", "accumulate=2"} <= set(step.settings) for step in steps)
+    assert [estimate(override(inside, step.settings), "cuda").total for step in steps] == [s.total for s in steps]
+
+
 def test_the_report_says_plainly_that_nothing_fits() -> None:
     lines = report(TINY, parse_bytes("100 MiB"), "cuda")
     assert any("No setting makes it fit" in line for line in lines)

@@ -182,7 +182,10 @@ def _remedies(
 def _accumulated(
     config: RunConfig, least: int, device: DeviceType, processes: int, limit: int
 ) -> tuple[dict[str, str], RunConfig]:
-    """`config` with the fewest micro-batches of at least `least` images a process that fit, or with the most."""
+    """`config` with the fewest micro-batches of at least `least` images a process that fit, or with the most.
+
+    Where that saves nothing, `config` as it is.  Gradients that accumulate are not freed in the backward pass.
+    """
     share = config.batch_size // processes
     counts = [n for n in range(config.accumulate, share + 1) if share % n == 0 and share // n >= min(least, share)]
     candidates = [replace(config, accumulate=n, optim=replace(config.optim, in_backward=False)) for n in counts]
@@ -195,7 +198,11 @@ def _accumulated(
             high = middle
         else:
             low = middle + 1
-    return ({"accumulate": str(counts[low])}, candidates[low]) if candidates else ({}, config)
+    totals = [estimate(each, device, processes).total for each in (*candidates[low : low + 1], config)]
+    if totals[0] >= totals[-1]:
+        return {}, config
+    settings = {"optim.in_backward": "false"} if config.optim.in_backward else {}
+    return {**settings, "accumulate": str(counts[low])}, candidates[low]
 
 
 @lru_cache(maxsize=64)
