@@ -9,15 +9,24 @@ import time
 from pathlib import Path
 
 import pytest
-from safetensors.torch import load_file
+import torch
 
+from drape.checkpoint import CHECKPOINTS, checkpoints, load_checkpoint
 from drape.cli.main import main
 
-LOSS_TOLERANCE = 2e-6
-"""Relative.  Sums over a batch are taken in another order; in fp32 that moves a loss by some 1e-7 a step."""
+EXACT = frozenset({"images", "weights", "pairs", "lr"})
 
-WEIGHT_TOLERANCE = 2e-3
-"""Absolute, of averages stored in fp16: Adam's first steps turn the rounding of a tiny gradient into a whole step."""
+RELATIVE, ABSOLUTE = 2e-6, 2e-7
+"""Of all other numbers of a record; absolute for those of the swapped cloth alone.  Sums over a batch are taken in
+another order, which in fp32 moves what is logged by 1.5e-7 of itself at most.  What a swapped cloth changes is a
+small difference of two errors: it moves by 2e-8 at most, which is 3e-4 of one that is nearly zero.  Measured with two
+processes, with accumulation and with shards on a CPU; ten times of that is allowed."""
+
+FARTHEST, MEAN = 1e-4, 1e-8
+"""|difference| of trained weights in fp32, not of their averages, after all 6 steps.  Measured in the same runs: at
+most 4e-7, on average 8e-10.  3e-5 has been seen in averages of other runs: where a gradient is nothing but rounding,
+the first step of Adam can be any share of its learning rate, here 3e-5.  Ten times the mean is allowed, which such
+outliers hardly move.  For comparison: between images 32 and 48 weights travel 7e-4 on average."""
 
 SETTINGS = {
     "batch_size": "8",
@@ -62,12 +71,23 @@ def assert_same_run(found: Path, expected: Path) -> None:
         for one, other in zip(left, right, strict=True):
             assert one.keys() == other.keys()
             for key, value in one.items():
-                if key in ("images", "weights", "pairs"):
-                    assert value == other[key]
-                elif key == "loss" or key.startswith(("loss_q", "grad_norm")):
-                    assert value == pytest.approx(other[key], rel=LOSS_TOLERANCE), (name, one["images"], key)
-    weights, others = (load_file(folder / "weights.safetensors") for folder in (found, expected))
-    assert max((weights[key] - others[key]).abs().max().item() for key in others) < WEIGHT_TOLERANCE
+                room = ABSOLUTE if key.startswith("swap_") else 0.0
+                if key not in EXACT:
+                    other[key] = pytest.approx(other[key], rel=RELATIVE, abs=room)
+                assert value == other[key], (name, one["images"], key)
+    assert_same_weights(found, expected)
+
+
+def assert_same_weights(found: Path, expected: Path) -> None:
+    """Of the nets in the last checkpoints, which are fp32 and no averages."""
+    newest = [checkpoints(folder / CHECKPOINTS)[-1] for folder in (found, expected)]
+    assert {folder.name for folder in newest} == {f"{IMAGES:012d}"}
+    nets, others = (load_checkpoint(folder, ("net.",))[0] for folder in newest)
+    assert nets.keys() == others.keys()
+    assert {tensor.dtype for tensor in nets.values()} == {torch.float32}
+    distance = torch.cat([(nets[key] - others[key]).abs().flatten() for key in others])
+    farthest, mean = distance.max().item(), distance.double().mean().item()
+    assert farthest < FARTHEST and mean < MEAN, f"farthest weight {farthest:.1e} apart, mean {mean:.1e}"
 
 
 @pytest.fixture(scope="module")
