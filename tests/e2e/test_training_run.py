@@ -15,7 +15,7 @@ from drape.training import keeper
 
 IMAGES = 320
 SETTINGS = [
-    "--images", str(IMAGES), "--set", "checkpoint_every=80", "--set", "preview_every=160",
+    "--set", f"images={IMAGES}", "--set", "checkpoint_every=80", "--set", "preview_every=160",
     "--set", "validation.every=160", "--set", "validation.pairs=2", "--set", "validation.levels=4",
 ]  # fmt: skip
 

@@ -21,7 +21,7 @@ drape train mini-64 --data people --out runs/short --images 20000 --set optim.lr
 drape train base-128 --data zalando-hd-resized --out runs/hd
 drape train mini-64 --data people --out runs/mini --track tensorboard,wandb
 drape train mini-64 --data own-pairs --out runs/own --init runs/mini --set finetune.train=lora
-drape train paper-128 --dry-run --memory 24GiB
+drape train base-128 --dry-run --memory 24GiB
 """
 
 

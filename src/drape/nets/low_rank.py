@@ -3,6 +3,7 @@ which a file that holds them can be merged without building the net.  [Hu et al.
 """
 
 from collections.abc import Mapping
+from contextlib import nullcontext
 
 import torch
 from torch import Tensor, nn
@@ -27,7 +28,8 @@ class LowRank(nn.Module):
         nn.init.normal_(self.down, std=columns**-0.5)
 
     def forward(self, weight: Tensor) -> Tensor:
-        with torch.autocast(weight.device.type, enabled=False):
+        kind = weight.device.type
+        with nullcontext() if kind == "meta" else torch.autocast(kind, enabled=False):
             return add_low_rank(weight, self.up, self.down, self.scale)
 
     @staticmethod
