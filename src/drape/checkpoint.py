@@ -311,7 +311,12 @@ def _find_weights(path: Path) -> Path:
     if (path / WEIGHTS_FILE).is_file():
         return path / WEIGHTS_FILE
     found = sorted(path.glob("*" + INDEX_SUFFIX)) or sorted(path.glob("*.safetensors"))
-    if len(found) != 1:
+    if not found:
+        raise CheckpointError(
+            f"{path} holds no weights: a folder of data, or a run before its first checkpoint? "
+            "Name a .safetensors file, or the folder of a run that has come further."
+        )
+    if len(found) > 1:
         raise CheckpointError(
             f"{path} holds {len(found)} weight files, expected one. Name the .safetensors file itself."
         )

@@ -7,7 +7,7 @@ nearest known one.
 
 import json
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import MISSING, asdict, dataclass, field, fields, is_dataclass
 from functools import reduce
 from pathlib import Path
@@ -221,10 +221,29 @@ def _reject_unknown_keys(kind: type, data: dict[str, Any], prefix: str) -> None:
     hints = get_type_hints(kind)
     for key, value in data.items():
         if key not in known:
-            advice = did_you_mean(key, known, prefix=prefix, otherwise=f"Known keys: {', '.join(sorted(known))}.")
-            raise ConfigError(f"unknown setting {prefix}{key}. {advice}")
+            raise ConfigError(f"unknown setting {prefix}{key}. {_nearest(key, list(known), prefix)}")
         if is_dataclass(hints[key]) and isinstance(hints[key], type) and isinstance(value, dict):
             _reject_unknown_keys(hints[key], value, prefix=f"{prefix}{key}.")
+
+
+def _nearest(name: str, section: list[str], prefix: str) -> str:
+    """The advice for an unknown name in a section: the setting of that very name in another one, else the nearest."""
+    places: dict[str, str] = {}
+    for key in _dotted(RunConfig):
+        last = key.rpartition(".")[2]
+        places[last] = f"{places[last]} or {key}" if last in places else key
+    if name in places:
+        return f"Did you mean {places[name]}?"
+    everywhere = did_you_mean(name, places, full=places, otherwise=f"Known keys: {', '.join(sorted(section))}.")
+    return did_you_mean(name, section, prefix=prefix, otherwise=everywhere) if prefix else everywhere
+
+
+def _dotted(kind: type, prefix: str = "") -> Iterator[str]:
+    """Every section and setting by its dotted name."""
+    for key, hint in get_type_hints(kind).items():
+        yield f"{prefix}{key}"
+        if is_dataclass(hint) and isinstance(hint, type):
+            yield from _dotted(hint, f"{prefix}{key}.")
 
 
 def _reject_infinite(value: Any, prefix: str) -> None:

@@ -4,7 +4,7 @@ Every message says what was found, what was expected and what to do next.
 """
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 
 class DrapeError(Exception):
@@ -27,12 +27,24 @@ class TrainingError(DrapeError):
     """A run that cannot go on, such as one whose loss is no longer a number."""
 
 
-def did_you_mean(name: str, known: Iterable[str], *, otherwise: str, prefix: str = "", cutoff: float = 0.5) -> str:
+def did_you_mean(
+    name: str,
+    known: Iterable[str],
+    *,
+    otherwise: str,
+    prefix: str = "",
+    full: Mapping[str, str] | None = None,
+    cutoff: float = 0.5,
+) -> str:
     """The sentence that ends an error about an unknown name: the nearest known one, or `otherwise`.
 
     prefix   written before the nearest name: the section of a setting
+    full     what to write for a known name that is only part of it
     cutoff   how alike, from 0 to 1, a name must be  [difflib's ratio]
     """
     folded = {each.lower(): each for each in known}
     near = difflib.get_close_matches(name.lower(), folded, n=1, cutoff=cutoff)
-    return f"Did you mean {prefix}{folded[near[0]]}?" if near else otherwise
+    if not near:
+        return otherwise
+    found = folded[near[0]]
+    return f"Did you mean {prefix}{(full or {}).get(found, found)}?"

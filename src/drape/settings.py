@@ -190,6 +190,10 @@ class OptimConfig:
             )
 
 
+LONGEST_EMA = 0.28
+"""Largest relative length of an average; the plain mean over the whole run, the end of the family, has 12^-0.5."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class EmaConfig:
     """Averages of the weights with power-function profiles.  [Karras et al. 2024, sec. 3]
@@ -205,8 +209,10 @@ class EmaConfig:
     device: Literal["same", "cpu"] = "same"
 
     def __post_init__(self) -> None:
-        if not self.lengths or not all(0 < length < 0.28 for length in self.lengths):
-            raise ConfigError(f"ema.lengths is {list(self.lengths)}, expected one or more in (0, 0.28) such as 0.05.")
+        if not self.lengths or not all(0 < length <= LONGEST_EMA for length in self.lengths):
+            raise ConfigError(
+                f"ema.lengths is {list(self.lengths)}, expected one or more in (0, {LONGEST_EMA:g}] such as 0.05."
+            )
         if len(set(self.lengths)) < len(self.lengths):
             raise ConfigError(f"ema.lengths is {list(self.lengths)}: each length once.")
         if self.snapshot_every < 0:

@@ -17,9 +17,10 @@ from safetensors.torch import save_file
 from drape import bundled
 from drape.checkpoint import save_weights
 from drape.cli.main import main
-from drape.config import RunConfig
+from drape.config import RunConfig, override
 from drape.nets.config import ParallelUNetConfig
 from drape.nets.parallel_unet import ParallelUNet
+from drape.presets import tiny
 
 NET = ParallelUNetConfig(
     channels=(8, 16), repeats=(1, 1),
@@ -205,6 +206,7 @@ OUT = ["--out", "out.png", "--steps", "1"]
 WEAR_PHOTO = ["try-on", "--person", "maya", "--cloth", "cloth.jpg", *OUT]
 TRAIN = ["train", "tiny", "--data", "people", "--out", "run", "--images", "8", "--workers", "0", "--device", "cpu"]
 TRAIN += ["--set", 'data.settings=["paired"]']
+SEVEN = override(tiny(), ['data.settings=["paired"]', "images=7"])  # TRAIN but for its images
 
 FILES: list[tuple[str, Callable[[Path], None], list[str], str]] = [
     (f"people/{PERSON}", truncate, [*TRY, *OUT], "damaged"),
@@ -247,7 +249,7 @@ FILES: list[tuple[str, Callable[[Path], None], list[str], str]] = [
     ("w.safetensors", with_another_net, [*TRY, *OUT], "does not fit"),
     ("w.safetensors", with_nan_weights, [*TRY, *OUT], "no numbers"),
     ("w.safetensors", remove, [*TRY, *OUT], "does not exist"),
-    ("w.safetensors", become_folder, [*TRY, *OUT], "0 weight files"),
+    ("w.safetensors", become_folder, [*TRY, *OUT], "holds no weights"),
     ("w.safetensors", truncate, ["info", "w.safetensors"], "safetensors"),
     ("w.safetensors", pickled, ["info", "w.safetensors"], "pickle"),
     ("cloth.jpg", truncate, WEAR_PHOTO, ""),
@@ -264,6 +266,8 @@ FILES: list[tuple[str, Callable[[Path], None], list[str], str]] = [
     ("people/train/image/00000_00.jpg", truncate, TRAIN, "damaged"),
     ("run/config.json", with_text("{}"), TRAIN, "damaged"),
     ("run/config.json", with_text(json.dumps(CONFIG.to_dict())), TRAIN, "other settings"),
+    ("run/config.json", with_text(json.dumps(SEVEN.to_dict())), TRAIN, "(images was 7, now 8)"),
+    ("run/config.json", with_text(json.dumps(CONFIG.to_dict() | {"name": "x"})), TRAIN, "is a run of preset x, not "),
     ("run/letter.txt", with_text("dear"), TRAIN, "no drape run"),
     ("run", become_text, TRAIN, "is a file"),
     ("preset.json", with_text('{"name": 3}'), ["train", "preset.json", "--dry-run"], "lacks"),
@@ -307,7 +311,7 @@ ARGUMENTS: list[tuple[list[str], str]] = [
     (["demo", "--people", "mayo"], "Did you mean maya"),
     (["demo", "--clothes", ","], "--clothes"),
     (["demo", "--steps", "0"], "steps is 0"),
-    (["demo", "--weights", "people"], "0 weight files"),
+    (["demo", "--weights", "people"], "holds no weights"),
     (["info", "papr-128"], "Did you mean paper-128"),
     (["info", "gone.safetensors"], "does not exist"),
     (["info", "cloth.jpg"], "safetensors"),

@@ -13,6 +13,7 @@ from torch import Tensor
 from drape.checkpoint import CHECKPOINTS, checkpoints, load_weights, save_weights
 from drape.cli.main import main
 from drape.config import override
+from drape.errors import ConfigError
 from drape.nets.parallel_unet import ParallelUNet
 from drape.presets import preset, tiny
 from drape.settings import FinetuneConfig
@@ -71,6 +72,16 @@ def changed(run: Path, base: Path) -> set[str]:
 def assert_same(a: dict[str, Tensor], b: dict[str, Tensor]) -> None:
     assert a.keys() == b.keys()
     assert all(torch.equal(a[name], b[name]) for name in a)
+
+
+def test_what_is_loaded_in_part_is_told_only_once_the_folder_is_known_to_be_free(
+    own: Path, base: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "letter.txt").write_text("dear")
+    config = override(tiny(), SETTINGS)
+    with pytest.raises(ConfigError, match="holds no drape run"):
+        launch(Launch(config=config, data=own, out=tmp_path, init=base, partial=True, device="cpu", workers=0))
+    assert "tensors loaded" not in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("mode", ["attention", "lora"])

@@ -27,11 +27,15 @@ def test_a_duration_is_read_in_seconds(text: str, seconds: float) -> None:
     assert parse_duration(text) == seconds
 
 
-@pytest.mark.parametrize(
-    "text", ["", " ", "0", "0h0m", "-5m", "soon", "5 days", "1,5h", "inf", "nan", "1m1h", "9" * 400]
-)
+@pytest.mark.parametrize("text", ["", " ", "-5m", "soon", "5 days", "1,5h", "inf", "nan", "1m1h", "9" * 400])
 def test_what_is_no_duration_is_refused(text: str) -> None:
     with pytest.raises(ConfigError, match=r"is not a time. Write 25m"):
+        parse_duration(text)
+
+
+@pytest.mark.parametrize("text", ["0", "0s", "0h0m", "0.0m"])
+def test_no_time_at_all_is_refused_as_too_little(text: str) -> None:
+    with pytest.raises(ConfigError, match="expected more than 0"):
         parse_duration(text)
 
 
@@ -61,6 +65,23 @@ def test_a_negative_number_of_workers_is_one_line(arguments: list[str], capsys: 
     errors = capsys.readouterr().err.splitlines()
     assert len(errors) == 1
     assert "'--workers': -1 is too small, expected 0 or more. See" in errors[0]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--data", "people"], "drape: --out is missing."),
+        (["--out", "run"], "drape: --data is missing."),
+        (["--dry-run", "--memory", "much"], "drape: 'much' is not an amount of memory."),
+    ],
+)
+def test_only_what_is_wrong_is_said_and_nothing_is_printed(
+    arguments: list[str], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert front.main(["train", "tiny", *arguments]) == 2
+    streams = capsys.readouterr()
+    assert streams.out == ""
+    assert streams.err.startswith(said)
 
 
 def test_an_empty_budget_is_an_error_and_not_no_budget(capsys: pytest.CaptureFixture[str]) -> None:

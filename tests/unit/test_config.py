@@ -46,6 +46,12 @@ def test_settings_that_only_fit_together_need_no_order() -> None:
         ("optim.lr=1e999", "optim.lr is inf"),
         ("=1", "unknown setting"),
         ('optim={"rl": 1}', "Did you mean optim.lr"),
+        ("target=flow", "Did you mean diffusion.target?"),
+        ("lr=1e-4", "Did you mean optim.lr?"),
+        ("tarjet=flow", "Did you mean diffusion.target?"),
+        ("loss.lr=1", "Did you mean optim.lr?"),
+        ("kind=l1", "Did you mean optim.kind or loss.kind?"),
+        ("batchsize=8", "Did you mean batch_size?"),
     ],
 )
 def test_a_setting_that_cannot_work_is_refused_in_one_line_that_names_it(setting: str, said: str) -> None:

@@ -13,6 +13,7 @@ def test_the_nearest_known_name_is_suggested_whatever_its_case() -> None:
     assert did_you_mean("BETA", ["lr", "betas"], otherwise=OTHERWISE) == "Did you mean betas?"
     assert did_you_mean("maya", ["Maya"], otherwise=OTHERWISE) == "Did you mean Maya?"
     assert did_you_mean("beta", ["lr", "betas"], prefix="optim.", otherwise=OTHERWISE) == "Did you mean optim.betas?"
+    assert did_you_mean("rl", ["lr"], full={"lr": "optim.lr"}, otherwise=OTHERWISE) == "Did you mean optim.lr?"
 
 
 def test_a_name_like_no_other_gets_the_list_unless_the_cutoff_is_zero() -> None:

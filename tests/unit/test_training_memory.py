@@ -100,6 +100,12 @@ def test_the_report_says_plainly_that_nothing_fits() -> None:
     assert not any("fit" in line for line in report(TINY, None, "cpu"))
 
 
+def test_small_amounts_are_told_in_mib() -> None:
+    weights = next(line for line in report(TINY, None, "cpu") if line.startswith("weights"))
+    assert weights.endswith(f"{estimate(TINY, 'cpu').weights / 2**20:.1f} MiB")
+    assert report(TINY, parse_bytes("24GiB"), "cuda")[-1] == "fits in 24.00 GiB"
+
+
 @pytest.mark.parametrize(
     ("text", "size"), [("24GiB", 24 * 2**30), ("1.5gb", 1_500_000_000), ("512 MiB", 2**29), ("1000", 1000)]
 )

@@ -194,3 +194,25 @@ def test_the_command_without_a_length_does_not_silently_leave_out_the_rest(tmp_p
     snapshots.write(tmp_path / "ema", 0.05, 16, {"w": torch.zeros(1)})
     with pytest.raises(ConfigError, match=rf"{options[-2]} without --length"):
         run([str(tmp_path), *options])
+
+
+def test_the_command_says_why_a_folder_holds_no_averages(tmp_path) -> None:
+    (tmp_path / "letter.txt").write_text("dear")
+    for name, every in (("never", 0), ("later", 500)):
+        (tmp_path / name).mkdir()
+        config = override(tiny(), [f"ema.snapshot_every={every}"])
+        (tmp_path / name / "config.json").write_text(json.dumps(config.to_dict()))
+    for name, said in (
+        ("gone", "does not exist"),
+        ("letter.txt", "is a file"),
+        (".", "is no folder of a run"),
+        ("never", "Train with ema.snapshot_every above 0"),
+        ("later", "stored nothing yet: it does so every 500 images"),
+    ):
+        for options in ([], ["--length", "0.1", "--out", str(tmp_path / "w.safetensors")]):
+            with pytest.raises(ConfigError, match=said):
+                run([str(tmp_path / name), *options])
+    with pytest.raises(ConfigError, match="mini-64 is a name of bundled weights"):
+        run(["mini-64"])
+    with pytest.raises(ConfigError, match="--out is missing"):
+        run([str(tmp_path / "later"), "--length", "0.1"])

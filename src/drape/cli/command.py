@@ -67,6 +67,8 @@ def parse_duration(text: str) -> float:
         raise ConfigError(f"duration {text!r} does not say in which unit {last} is. Write {cures}.")
     match = re.fullmatch(rf"(?:{number}h)?\s*(?:{number}m)?\s*(?:{number}s?)?", cleaned)
     seconds = sum(float(n or 0) * unit for n, unit in zip(match.groups(), (3600, 60, 1), strict=True)) if match else 0.0
+    if match and seconds == 0 and any(match.groups()):
+        raise ConfigError(f"duration {text!r} is no time at all, expected more than 0. Write 25m or 90s, say.")
     if not 0 < seconds < math.inf:
         raise ConfigError(f"duration {text!r} is not a time. Write 25m, 1.5h, 1h30m or 90s, say.")
     return seconds

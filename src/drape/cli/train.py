@@ -62,14 +62,11 @@ def _train(
     if images is not None:
         config = replace(config, images=images)
     if dry_run:
-        print(json.dumps(config.to_dict(), indent=1), flush=True)
-        return _show_memory(config, memory, device)
+        return _show(config, memory, device)
     if memory is not None:
         raise ConfigError("--memory belongs to --dry-run. Add --dry-run to see what would fit.")
     if data is None or out is None:
-        raise ConfigError(
-            "--data and --out are missing. Name the folder of pairs and a folder for the run, or use --dry-run."
-        )
+        raise ConfigError(_missing(data, out))
     if partial and init is None:
         raise ConfigError("--partial says how to load --init, which is missing. Name the weights to start from.")
     from drape.bundled import weights_file
@@ -96,12 +93,21 @@ def _train(
     return 0
 
 
-def _show_memory(config: "RunConfig", limit: str | None, device: str) -> int:
-    """Say on stderr what a step needs; 2 if it was asked to fit and does not."""
+def _missing(data: Path | None, out: Path | None) -> str:
+    if data is None and out is None:
+        return "--data and --out are missing. Name the folder of pairs and a folder for the run, or use --dry-run."
+    if data is None:
+        return "--data is missing. Name the folder of pairs, or use --dry-run."
+    return "--out is missing. Name a folder for the run, or use --dry-run."
+
+
+def _show(config: "RunConfig", limit: str | None, device: str) -> int:
+    """Print the settings, and say on stderr what a step needs; 2 if it was asked to fit and does not."""
     from drape.devices import pick_device
     from drape.training.memory import estimate, parse_bytes, report
 
     limit_bytes = None if limit is None else parse_bytes(limit)
+    print(json.dumps(config.to_dict(), indent=1), flush=True)
     if device == "auto" and limit is None:
         device = pick_device(device).type
     kind: Literal["cpu", "cuda"] = "cpu" if device == "cpu" else "cuda"  # with --memory, of a GPU that is elsewhere

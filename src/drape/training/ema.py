@@ -13,23 +13,20 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
 from drape.errors import CheckpointError, ConfigError
-from drape.settings import EmaConfig
+from drape.settings import LONGEST_EMA, EmaConfig
 from drape.training import snapshots
 from drape.training.shards import fill, full
-
-LONGEST = 12**-0.5
-"""Relative length of the plain mean over the whole run, the longest of the family."""
 
 
 def power(length: float) -> float:
     """gamma of the profile tau^gamma on [0, t] whose standard deviation is `length` * t: the largest root of
     (gamma + 2)^2 (gamma + 3) length^2 = gamma + 1.  [Karras et al. 2024, eq. 126, algorithm 2]
 
-    Raises ConfigError for lengths outside (0, 12^-0.5].
+    Raises ConfigError for lengths outside (0, LONGEST_EMA].
     """
-    if not 0 < length <= LONGEST:
+    if not 0 < length <= LONGEST_EMA:
         raise ConfigError(
-            f"a relative length of {length:g} is outside (0, {LONGEST:.3f}]. Use 0.05 for a twentieth of the run, say."
+            f"a relative length of {length:g} is outside (0, {LONGEST_EMA:g}]. Use 0.05, a twentieth of the run, say."
         )
     inverse = length**-2
     return float(np.roots([1, 7, 16 - inverse, 12 - inverse]).real.max())

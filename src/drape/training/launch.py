@@ -53,6 +53,7 @@ from drape.training.validation import Validator
 FOLDERS = ("cache", FAULTS, PREVIEWS, snapshots.FOLDER)  # of a run, besides its checkpoints
 YARDSTICKS_FILE = "yardsticks.json"
 YARDSTICK_IMAGES = 256
+SETTINGS_TOLD = 3  # of those in which a stored run differs
 
 
 class StopRun(Exception):
@@ -105,11 +106,13 @@ def launch(request: Launch) -> Path:
             raise CheckpointError(f"{request.init}: {bad}. Use an earlier state of its run.")
         if init is None and not checkpoints(out / CHECKPOINTS):
             finetune.check_base(config, None)
-        net = None if init is None else _start(request, init)  # what does not fit is refused before a folder is made
+        net, told = (None, []) if init is None else _start(request, init)  # refused before a folder is made
         stack.enter_context(one_line_errors(out))
         with engine.main_first():
             _claim(out, config)
             if engine.is_main:
+                for line in told:
+                    tell(line)
                 stack.enter_context(only_process(out))
                 recover(out / CHECKPOINTS)
                 remove_leftovers((out, *(out / name for name in FOLDERS)))
@@ -287,16 +290,14 @@ def provenance(request: Launch, engine: Engine, origin: dict[str, Any]) -> dict[
     }
 
 
-def _start(request: Launch, init: Weights) -> ParallelUNet:
-    """A net with these weights."""
+def _start(request: Launch, init: Weights) -> tuple[ParallelUNet, list[str]]:
+    """(a net with these weights, what to tell of those that did not fit)."""
     net = fresh_net(request.config)
     finetune.check_base(request.config, init.config)
     if request.partial:
-        for line in finetune.load_partial(net, init.tensors, str(request.init)).lines():
-            tell(line)
-    else:
-        load_into(net, init.tensors, str(request.init))
-    return net
+        return net, finetune.load_partial(net, init.tensors, str(request.init)).lines()
+    load_into(net, init.tensors, str(request.init))
+    return net, []
 
 
 def _elapsed(out: Path) -> float:
@@ -318,22 +319,35 @@ def _claim(out: Path, config: RunConfig) -> None:
         except (OSError, ValueError, ConfigError) as error:
             raise CheckpointError(f"{path} is damaged ({error}). Choose another --out, or delete the run.") from error
         if stored != config:
-            keys = ", ".join(_differences(stored.to_dict(), config.to_dict()))
-            raise ConfigError(
-                f"{out} holds a run with other settings ({keys}). Repeat them to resume, or choose another --out."
-            )
+            raise ConfigError(f"{out} {_other(stored, config)}. Repeat them to resume, or choose another --out.")
         return
     if out.is_dir() and any(path.name != f".{CONFIG_FILE}.part" for path in out.iterdir()):
         raise ConfigError(f"{out} is not empty and holds no drape run. Choose another --out.")
     write_json(path, config.to_dict())
 
 
-def _differences(a: dict[str, Any], b: dict[str, Any], prefix: str = "") -> list[str]:
-    keys: list[str] = []
-    for key in a.keys() | b.keys():
+def _other(stored: RunConfig, config: RunConfig) -> str:
+    """What is other about a stored run: its preset first, then up to three settings with both values."""
+    named = stored.name != config.name
+    found = [each for each in _differences(stored.to_dict(), config.to_dict()) if each[0] != "name"]
+    words = [f"{key} was {_short(was)}, now {_short(now)}" for key, was, now in found[:SETTINGS_TOLD]]
+    words += [f"and {len(found) - SETTINGS_TOLD} more"] * (len(found) > SETTINGS_TOLD)
+    preset = f"is a run of preset {stored.name}, not {config.name}," if named else "holds a run"
+    return f"{preset} with other settings ({'; '.join(words) or 'name'})"
+
+
+def _short(value: Any) -> str:
+    text = value if isinstance(value, str) else json.dumps(value)
+    return text if len(text) <= 40 else f"{text[:37]}..."
+
+
+def _differences(a: dict[str, Any], b: dict[str, Any], prefix: str = "") -> list[tuple[str, Any, Any]]:
+    """(dotted key, its value in `a`, in `b`) of all that differ, by key."""
+    found: list[tuple[str, Any, Any]] = []
+    for key in sorted(a.keys() | b.keys()):
         left, right = a.get(key), b.get(key)
         if isinstance(left, dict) and isinstance(right, dict):
-            keys += _differences(left, right, f"{prefix}{key}.")
+            found += _differences(left, right, f"{prefix}{key}.")
         elif left != right:
-            keys.append(prefix + key)
-    return sorted(keys)
+            found.append((prefix + key, left, right))
+    return found

@@ -103,9 +103,9 @@ def report(config: RunConfig, limit: int | None, device: DeviceType = "cuda", pr
     """Lines for the terminal: what a step needs, and with a `limit` in bytes whether it fits and what would make it."""
     need = estimate(config, device, processes)
     images = micro_batch(config, processes)
-    lines = [f"{'memory of a step, estimated':34s} {'GiB':>8s}"]
+    lines = ["memory of a step, estimated"]
     lines += [
-        f"{name:34s} {_gib(size):>8s}"
+        f"{name:34s} {_size(size):>10s}"
         for name, size in (
             ("weights", need.weights),
             (f"optimiser ({config.optim.kind})", need.optimizer),
@@ -117,7 +117,7 @@ def report(config: RunConfig, limit: int | None, device: DeviceType = "cuda", pr
         )
     ]
     if need.ema_host:
-        lines.append(f"and {_gib(need.ema_host)} GiB of averages in the machine's own memory")
+        lines.append(f"and {_size(need.ema_host)} of averages in the machine's own memory")
     return lines if limit is None else lines + _verdict(config, need.total, limit, device, processes)
 
 
@@ -134,14 +134,14 @@ def parse_bytes(text: str) -> int:
 
 def _verdict(config: RunConfig, total: int, limit: int, device: DeviceType, processes: int) -> list[str]:
     if total <= limit:
-        return [f"fits in {_gib(limit)} GiB"]
+        return [f"fits in {_size(limit)}"]
     steps = advice(config, limit, device, processes)
     fits = bool(steps) and steps[-1].total <= limit
-    lines = [f"does not fit in {_gib(limit)} GiB. " + ("With these settings it does:" if fits else _NOTHING_HELPS)]
+    lines = [f"does not fit in {_size(limit)}. " + ("With these settings it does:" if fits else _NOTHING_HELPS)]
     before: tuple[str, ...] = ()
     for step in steps:
         new = " ".join(f"--set {setting}" for setting in step.settings if setting not in before)
-        lines.append(f"  {new:50s} {_gib(step.total):>8s}   {step.price}")
+        lines.append(f"  {new:50s} {_size(step.total):>10s}   {step.price}")
         before = step.settings
     return lines
 
@@ -244,5 +244,6 @@ def _moment_bytes(config: RunConfig) -> float:
     return 8.0 if config.optim.kind in ("adam", "adamw") else 4.0 * (config.optim.momentum > 0)
 
 
-def _gib(size: int) -> str:
-    return f"{size / 2**30:.2f}"
+def _size(size: int) -> str:
+    """In GiB, or in MiB below a tenth of one."""
+    return f"{size / 2**30:.2f} GiB" if size >= 0.1 * 2**30 else f"{size / 2**20:.1f} MiB"
