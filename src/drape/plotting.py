@@ -21,6 +21,8 @@ Curve = tuple[np.ndarray, np.ndarray]
 QUARTERS = 4
 WINDOWS = 80  # over the longest run: points of a smoothed curve
 LEAST_STEPS = 8  # in a window: fewer give no standard error worth the name
+RUN = "run "  # before its name, in the label of a line that is a run's own
+DIVERGED, SPIKE = 100.0, 1e4  # times the peaks of other runs, times a curve's own median: above it is off the scale
 LEAST_LOG_RANGE = 3.0  # below this ratio of largest to smallest a logarithmic axis has no labels to show
 
 LABELS: tuple[tuple[float, tuple[float, ...]], ...] = (
@@ -91,12 +93,18 @@ class Panel:
 
     title: str
     draw: "Callable[[Axes], None]"
+    floor: float = 0.0  # of what `ordinary` compares with
 
 
 def windows(curve: Curve, width: float) -> tuple[np.ndarray, list[np.ndarray]]:
-    """(mean number of images, values) of each window of `width` images that has a finite value."""
+    """(mean number of images, values) of each window of `width` images that has a finite value.
+
+    A last one less than half as full as the one before is part of that: so few values have no scatter to show.
+    """
     images, values = (each[np.isfinite(curve[1])] for each in curve)
     cuts = np.flatnonzero(np.diff(np.ceil(images / width))) + 1
+    if len(cuts) and 2 * (len(images) - cuts[-1]) < cuts[-1] - (cuts[-2] if len(cuts) > 1 else 0):
+        cuts = cuts[:-1]
     parts = [part for part in zip(np.split(images, cuts), np.split(values, cuts), strict=True) if len(part[0])]
     return np.array([x.mean() for x, _ in parts]), [y for _, y in parts]
 
@@ -112,6 +120,17 @@ def middle_band(values: np.ndarray) -> tuple[float, float, float]:
     """(median, 10th percentile, 90th percentile) of single steps."""
     low, middle, high = np.percentile(values, (10, 50, 90))
     return float(middle), float(low), float(high)
+
+
+def ordinary(curves: Sequence[np.ndarray], floor: float = 0.0) -> float:
+    """The largest size among finite values (each (n,), n > 0) of curves that have not diverged.
+
+    Left out are spikes of a curve far above its own median, and curves far above the peaks of the lowest quarter.
+    """
+    sizes = [np.abs(each) for each in curves]
+    peaks = sorted(float(each[each <= SPIKE * max(np.median(each), floor)].max()) for each in sizes)
+    usual = max(peaks[(len(peaks) - 1) // 4], floor)
+    return max(peak for peak in peaks if peak <= DIVERGED * usual)
 
 
 def window_of(runs: Sequence[Curves]) -> float:
@@ -136,6 +155,7 @@ def figure_of(runs: Sequence[Curves]) -> "Figure":
                 axes = figure.add_subplot(grid[number, place * span : (place + 1) * span])
                 axes.set_title(panel.title)
                 panel.draw(axes)
+                _frame(axes, panel.floor)
                 _finish(axes, longest, ticks=min(span, 6), named=number == len(rows) - 1)
         _legends(figure, runs)
     return figure
@@ -159,7 +179,9 @@ def _losses(runs: Sequence[Curves]) -> list[Panel]:
         draw = partial(_validated, runs=runs, key="score", best=True)
         panels.append(Panel(title="Validation score: error in the mask at high noise", draw=draw))
     if any(run.measured("swap_gap") for run in runs):
-        panels.append(Panel(title="Cloth-swap gap: loss that the wrong cloth adds", draw=partial(_gap, runs=runs)))
+        panels.append(
+            Panel(title="Cloth-swap gap: loss that the wrong cloth adds", draw=partial(_gap, runs=runs), floor=0.1)
+        )
     return panels
 
 
@@ -206,21 +228,28 @@ def _smooth(axes: "Axes", runs: Sequence[Curves], key: str, band: Band, scatter:
     width = window_of(runs)
     for run, colour in zip(runs, colours(len(runs)), strict=True):
         if key in run.steps and scatter:
-            _banded(axes, run.steps[key], width, middle_band, colour, alpha=0.1, line=False)
+            _banded(axes, run, key, width, middle_band, colour, alpha=0.1, line=False)
         if key in run.steps:
-            _banded(axes, run.steps[key], width, band, colour, alpha=0.25 if len(runs) < 4 else 0.12)
+            _banded(axes, run, key, width, band, colour, alpha=0.25 if len(runs) < 4 else 0.12)
     _log_scale(axes)
 
 
 def _banded(
-    axes: "Axes", curve: Curve, width: float, band: Band, colour: Any, *, alpha: float = 0.25, line: bool = True
+    axes: "Axes", run: Curves, key: str, width: float, band: Band, colour: Any, alpha: float = 0.25, line: bool = True
 ) -> None:
-    images, values = windows(curve, width)
+    """A line in its band; of a single window a point on a bar."""
+    images, values = windows(run.steps[key], width)
     if len(images):
         middle, low, high = np.array([band(each) for each in values]).T
         axes.fill_between(images, low, high, color=colour, alpha=alpha, linewidth=0)
+        if len(images) == 1:
+            axes.vlines(images, low, high, color=colour, alpha=alpha, linewidth=6)
         if line:
-            axes.plot(images, middle, color=colour)
+            axes.plot(images, middle, color=colour, label=RUN + run.name, marker=_mark(images), markersize=5)
+
+
+def _mark(images: np.ndarray, few: int = 1) -> str | None:
+    return "o" if len(images) <= few else None
 
 
 def _validated(axes: "Axes", runs: Sequence[Curves], key: str, best: bool = False) -> None:
@@ -230,14 +259,14 @@ def _validated(axes: "Axes", runs: Sequence[Curves], key: str, best: bool = Fals
             if key in (curves := run.validation.get(weights, {})):
                 faint = weights == "online"
                 images, values = curves[key]
-                mark = "o" if len(images) < 3 else None
                 axes.plot(
-                    images, values, linestyle=style, color=colour, marker=mark, markersize=3,
+                    images, values, linestyle=style, color=colour,
+                    label=RUN + run.name, marker=_mark(images, 2), markersize=3,
                     linewidth=1.0 if faint else 1.6, alpha=0.75 if faint else 1.0, zorder=2 if faint else 3,
                 )  # fmt: skip
                 if best and weights == "ema":
-                    least = int(np.nanargmin(values))
-                    axes.plot(images[least], values[least], "o", color=colour, markersize=7, fillstyle="none", zorder=4)
+                    least = int(np.nan_to_num(values, nan=np.inf).argmin())
+                    axes.scatter(images[least], values[least], 49, facecolors="none", edgecolors=colour, zorder=4)
     _log_scale(axes)
 
 
@@ -263,7 +292,7 @@ def _quarter(axes: "Axes", runs: Sequence[Curves], key: str, form: str, q: int) 
         axes.axhline(level, color=colour, linestyle=YARDSTICKS[name], linewidth=1.2, zorder=1)
     for run, colour in zip(runs, colours(len(runs)), strict=True):
         if not run.measured(key) and key in run.steps:
-            _banded(axes, run.steps[key], width, mean_band, colour)
+            _banded(axes, run, key, width, mean_band, colour)
     _log_scale(axes)
 
 
@@ -286,7 +315,7 @@ def _rate(axes: "Axes", runs: Sequence[Curves]) -> None:
     for run, colour in zip(runs, colours(len(runs)), strict=True):
         if "lr" in run.steps:
             images, values = (each[:: max(1, len(each) // 2000)] for each in run.steps["lr"])
-            axes.plot(images, values, color=colour)
+            axes.plot(images, values, color=colour, marker=_mark(images), markersize=5)
             peaks.append(values.max())
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: _rate_text(value)))
     axes.set_ylim(bottom=0)
@@ -303,12 +332,41 @@ def _rate_text(value: float) -> str:
     return f"{float(mantissa):g}e{int(exponent)}"
 
 
-def _log_scale(axes: "Axes") -> None:
-    """A logarithmic y axis with labels in its decades, or a linear one where the values differ little."""
+def _frame(axes: "Axes", floor: float) -> None:
+    """Limits that no diverged run stretches: what is beyond them is cut off, with a mark at the frame and in words."""
+    lines = [(line, np.asarray(line.get_ydata(), dtype=float)) for line in axes.lines]
+    own = [(line, y[np.isfinite(y)]) for line, y in lines if str(line.get_label()).startswith(RUN)]
+    own = [(line, y) for line, y in own if len(y)]
+    most = ordinary([y for _, y in own], floor) if own else np.inf
+    wild = sorted(((float(y[np.abs(y).argmax()]), line) for line, y in own), key=lambda each: -abs(each[0]))
+    found = {line.get_label(): (worst, line) for worst, line in reversed(wild) if abs(worst) > most}
+    if not found:
+        return
+    kept = np.concatenate([y[np.abs(y) <= most] for _, y in own] + [y for line, y in lines if line not in dict(own)])
+    low, high = kept.min(), kept.max()
+    if logarithmic := axes.get_yscale() == "log":
+        axes.set_yscale("linear")
+        _log_scale(axes, kept)
+    if logarithmic and axes.get_yscale() == "log":
+        axes.set_ylim(low / (high / low) ** 0.1, high * (high / low) ** 0.1)
+    else:
+        axes.set_ylim(low - 0.1 * (high - low or 1), high + 0.1 * (high - low or 1))
+    for row, (label, (worst, line)) in enumerate(found.items()):
+        x, y = (np.asarray(each, dtype=float) for each in line.get_data())
+        place = (x[np.flatnonzero(np.abs(y) > most)[0]], 1.0 if worst > 0 else 0.0)
+        axes.plot(*place, "^" if worst > 0 else "v", color=line.get_color(), transform=axes.get_xaxis_transform(),
+                  clip_on=False, markersize=5)  # fmt: skip
+        axes.annotate(f"{_shortened(str(label).removeprefix(RUN), 20)}: to {worst:.0e}, off the scale", (1, 1),
+                      xycoords="axes fraction", xytext=(-2, -9 - 10 * row), textcoords="offset points", ha="right",
+                      color=line.get_color(), fontsize=7)  # fmt: skip
+
+
+def _log_scale(axes: "Axes", values: np.ndarray | None = None) -> None:
+    """A logarithmic y axis with labels in its decades, or a linear one where the values (None: all) differ little."""
     from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
     shown = [np.asarray(line.get_ydata(), dtype=float) for line in axes.lines]
-    values = np.concatenate(shown) if shown else np.ones(1)
+    values = np.concatenate(shown or [np.ones(1)]) if values is None else values
     values = values[np.isfinite(values)]
     if not len(values) or values.min() <= 0 or values.max() < LEAST_LOG_RANGE * values.min():
         return

@@ -71,15 +71,13 @@ def test_a_suffix_asks_for_that_file_alone_and_a_run_needs_no_more_than_its_log(
         (lambda run: (run / "log.jsonl").write_text('{"images": 8}\n'), r"log\.jsonl has no loss in it"),
         (
             lambda run: (run / "log.jsonl").write_text('{"images": 8, "loss": 1}\n{"ima\n{"images": 24, "loss": 1}\n'),
-            r"line 2 of .*log\.jsonl is damaged \('\{\"ima'\)",
+            r"line 2 of .*log\.jsonl is damaged \('\{\"ima'\).*Delete that line\.$",
         ),
         (
             lambda run: (run / "validation.jsonl").write_bytes(b"\x00\x00\n"),
             r"line 1 of .*validation\.jsonl is damaged",
         ),
-        (lambda run: (run / "yardsticks.json").write_text("{"), r"yardsticks\.json is damaged"),
         (lambda run: (run / "config.json").write_text("[]"), r"config\.json holds a list"),
-        (lambda run: (run / "yardsticks.json").write_text('{"v": {"wiener": 3}}'), r"yardsticks\.json is damaged"),
     ],
 )
 def test_what_is_no_run_or_damaged_is_named(tmp_path: Path, break_it: Callable[[Path], object], message: str) -> None:
@@ -89,6 +87,37 @@ def test_what_is_no_run_or_damaged_is_named(tmp_path: Path, break_it: Callable[[
         run([str(folder), "--out", str(tmp_path / "x.png")])
     assert "\n" not in str(error.value)
     assert not (tmp_path / "x.png").exists()
+
+
+@pytest.mark.parametrize("content", ["{", '{"v": {"wiener": 3}}'])
+def test_damaged_yardsticks_are_named_and_left_out(
+    tmp_path: Path, content: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = write_run(tmp_path / "run")
+    (folder / "yardsticks.json").write_text(content)
+    assert run([str(folder), "--out", str(tmp_path / "x.png")]) == 0
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("drape: drawn without yardsticks: ") and "yardsticks.json is damaged" in line
+
+
+def test_folders_that_are_no_runs_are_named_and_the_others_drawn(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    good, empty, damaged = write_run(tmp_path / "good"), tmp_path / "empty", write_run(tmp_path / "damaged")
+    empty.mkdir()
+    (damaged / "log.jsonl").write_text("x\n")
+    out = ["--out", str(tmp_path / "x.png")]
+    assert run([str(empty), str(good), str(damaged), *out]) == 0
+    shown = capsys.readouterr()
+    assert shown.out.splitlines()[1].startswith("good ")
+    assert [line.split(":")[1] for line in shown.err.splitlines()] == [f" skipped {empty}", f" skipped {damaged}"]
+    with pytest.raises(DataError, match="none of the 2 folders has curves to draw"):
+        run([str(empty), str(damaged), *out])
+
+
+def test_the_noise_of_a_single_step_is_not_known(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run([str(write_run(tmp_path / "run", steps=1)), "--out", str(tmp_path / "x.png")]) == 0
+    assert capsys.readouterr().out.splitlines()[1].split()[:4] == ["run", "8", "1.1000", "-"]
 
 
 def test_a_place_that_cannot_be_written_is_refused_before_anything_is_read(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 
-from drape.plotting import Curves, figure_of, mean_band, middle_band, save, short, window_of, windows
+from drape.plotting import Curves, figure_of, mean_band, middle_band, ordinary, save, short, window_of, windows
 
 
 def run_of(name: str, *, seed: int = 0, steps: int = 400, validation: bool = True, target: str = "v") -> Curves:
@@ -46,6 +46,40 @@ def test_a_window_holds_the_steps_of_so_many_images_and_skips_what_is_not_finite
     centres, found = windows((images, values), 16.0)
     assert centres.tolist() == [12, 32, 40]
     assert [each.tolist() for each in found] == [[1, 3], [5], [7]]
+
+
+def test_a_short_last_window_is_part_of_the_one_before() -> None:
+    images = 8.0 * np.arange(1, 20)
+    assert [len(each) for each in windows((images, images), 64.0)[1]] == [8, 11]
+    assert [len(each) for each in windows((images[:9], images[:9]), 64.0)[1]] == [9]
+    assert [len(each) for each in windows((images[:12], images[:12]), 64.0)[1]] == [8, 4]
+
+
+@pytest.mark.parametrize("steps", [1, 3])
+def test_a_run_that_fills_one_window_is_drawn_as_a_point(steps: int) -> None:
+    few = Curves(name="few", steps={key: (x[:steps], y[:steps]) for key, (x, y) in run_of("a").steps.items()})
+    for axes in figure_of([few]).axes:
+        assert all(line.get_marker() == "o" for line in axes.lines if len(line.get_xdata()) == 1), axes.get_title()
+
+
+def test_a_diverged_run_leaves_the_others_their_axes_and_is_named() -> None:
+    good, other = run_of("good", validation=False), run_of("other", seed=1, validation=False)
+    images, losses = good.steps["loss"]
+    wild = Curves(name="wild", steps={"loss": (images, losses * np.where(images > 1600, 1e8, 1))})
+    loss, *_, rate = figure_of([good, other, wild]).axes
+    assert loss.get_ylim()[1] < 2
+    (text,) = loss.texts
+    assert text.get_text().startswith("wild: to ") and text.get_text().endswith("off the scale")
+    assert not rate.texts and not any(axes.texts for axes in figure_of([good, other]).axes)
+
+
+def test_what_is_ordinary_is_told_by_the_run_itself_and_by_the_other_runs() -> None:
+    falling = np.geomspace(1, 1e-3, 50)
+    assert ordinary([falling]) == 1
+    assert ordinary([falling, falling * 50]) == 50
+    assert ordinary([falling, falling * 1e6]) == 1
+    assert ordinary([np.append(falling, 1e8)]) == 1
+    assert ordinary([np.array([1e-6, 0.002]), np.array([0.0, 0.4])], floor=0.1) == 0.4
 
 
 def test_the_noise_band_holds_the_true_mean_in_19_of_20_windows() -> None:

@@ -18,6 +18,7 @@ from drape.config import RunConfig, override
 from drape.errors import CheckpointError, ConfigError, DataError, TrainingError
 from drape.presets import tiny
 from drape.sweep import figure, report
+from drape.sweep.space import Parameter, Space
 from drape.sweep.study import Claim, Spec, claim_folder, claim_trial, open_study, running, try_lock
 from drape.sweep.worker import MOST_DEATHS, Pruned, Worker
 from drape.training.launch import StopRun
@@ -280,3 +281,33 @@ def test_the_figure_is_the_same_bytes_for_the_same_study(tmp_path: Path) -> None
     first = [path.read_bytes() for path in figure.draw(out, found, spec.space, shares)]
     assert first == [path.read_bytes() for path in figure.draw(out, found, spec.space, shares)]
     assert first[0].startswith(b"\x89PNG") and b"optim.lr" in first[1]
+
+
+@pytest.mark.parametrize(("keys", "shape"), [(1, (1, 3)), (2, (2, 2)), (3, (2, 3)), (5, (2, 4))])
+def test_the_panels_of_the_figure_leave_no_row_nearly_empty(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, keys: int, shape: tuple[int, int]
+) -> None:
+    from matplotlib.figure import Figure
+
+    shapes, subplots = [], Figure.subplots
+
+    def noted(self: Figure, rows: int, columns: int, **rest: object) -> object:
+        shapes.append((rows, columns))
+        return subplots(self, rows, columns, **rest)  # type: ignore[call-overload]
+
+    monkeypatch.setattr(Figure, "subplots", noted)
+    searched = (Parameter(key=f"key{i}", kind="int", low=1.0, high=3.0) for i in range(keys))
+    figure.draw(tmp_path, [], Space(parameters=tuple(searched)), {})
+    assert shapes == [shape]
+
+
+def test_a_searched_range_has_room_at_its_ends_and_whole_numbers_whole_ticks_in_the_figure() -> None:
+    from matplotlib.figure import Figure
+
+    axes = Figure().subplots(1, 3)
+    figure._slice(axes[0], [], Parameter(key="a", kind="log", low=1e-4, high=1e-2))
+    figure._slice(axes[1], [], Parameter(key="a", kind="uniform", low=0.0, high=1.0))
+    figure._slice(axes[2], [], Parameter(key="a", kind="int", low=1.0, high=3.0))
+    assert axes[0].get_xlim() == pytest.approx((1e-4 / 100**0.05, 1e-2 * 100**0.05))
+    assert axes[1].get_xlim() == pytest.approx((-0.05, 1.05))
+    assert all(float(tick).is_integer() for tick in axes[2].get_xticks())

@@ -1,6 +1,7 @@
 """`drape plot`: the curves of runs as a picture."""
 
 import json
+import sys
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from drape.cli._output import check_folder, write_whole
-from drape.cli.command import call
+from drape.cli.command import call, one_line
 from drape.errors import DataError
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ def _plot(
     paths = _targets(out)
     from drape.plotting import figure_of, save
 
-    curves = [read_curves(folder, name) for folder, name in zip(runs, _names(runs), strict=True)]
+    curves = _read_all(runs)
     figure = figure_of(curves)
     write_whole([(path, partial(save, figure)) for path in paths])
     print(_table(curves))
@@ -45,8 +46,29 @@ def _plot(
         print(path)
 
 
+def _read_all(runs: Sequence[Path]) -> list["Curves"]:
+    """The curves of all folders that have some; each other one is named on stderr.
+
+    Raises DataError if there is none: of a single folder its own.
+    """
+    curves = []
+    for folder, name in zip(runs, _names(runs), strict=True):
+        try:
+            curves.append(read_curves(folder, name))
+        except (DataError, OSError) as error:
+            if len(runs) == 1:
+                raise
+            print(f"drape: skipped {folder}: {one_line(error)}", file=sys.stderr)
+    if not curves:
+        raise DataError(f"none of the {len(runs)} folders has curves to draw. Give at least one folder of a run.")
+    return curves
+
+
 def read_curves(folder: Path, name: str) -> "Curves":
-    """What the files of a run say.  Raises DataError if it is no run, has made no step yet, or a file is damaged."""
+    """What the files of a run say.  Raises DataError if it is no run, has made no step yet, or a file is damaged.
+
+    Damaged yardsticks are only named on stderr: the curves are whole without them.
+    """
     from drape.plotting import Curves
     from drape.training.records import TRAINING, VALIDATION, read_records
 
@@ -67,7 +89,7 @@ def read_curves(folder: Path, name: str) -> "Curves":
         name=name,
         steps=steps,
         validation={weights: _curves(each) for weights, each in validation.items()},
-        yardsticks=_quarters(folder / "yardsticks.json"),
+        yardsticks=_yardsticks(folder / "yardsticks.json"),
         target=_target(folder / "config.json"),
     )
 
@@ -85,6 +107,14 @@ def _curves(records: Sequence[dict[str, Any]]) -> dict[str, "Curve"]:
             for key, each in points.items()}  # fmt: skip
 
 
+def _yardsticks(path: Path) -> dict[str, dict[str, list[float]]]:
+    try:
+        return _quarters(path)
+    except DataError as error:
+        print(f"drape: drawn without yardsticks: {one_line(error)}", file=sys.stderr)
+        return {}
+
+
 def _quarters(path: Path) -> dict[str, dict[str, list[float]]]:
     """The yardsticks of each form in the four quarters of t; none if there is no such file."""
     found = _read_json(path)
@@ -95,7 +125,7 @@ def _quarters(path: Path) -> dict[str, dict[str, list[float]]]:
             for form, curves in forms.items()
         }
     except (TypeError, ValueError, KeyError, IndexError, AttributeError) as error:
-        raise DataError(f"{path} is damaged (no four quarters of a curve). Delete it to plot without it.") from error
+        raise DataError(f"{path} is damaged (no four quarters of a curve). Restore it, or delete it.") from error
 
 
 def _target(path: Path) -> str:
@@ -145,8 +175,9 @@ def _table(curves: Sequence["Curves"]) -> str:
     rows = [("run", "images", "loss", "± noise", "best score", "at", "swap gap")]
     for run in curves:
         images, losses = run.steps["loss"]
-        mean, _, high = mean_band(losses[images > images[-1] - width])
-        row = [run.name, f"{run.images:,}", f"{mean:.4f}", f"{high - mean:.4f}"]
+        latest = losses[images > images[-1] - width]
+        mean, _, high = mean_band(latest)
+        row = [run.name, f"{run.images:,}", f"{mean:.4f}", f"{high - mean:.4f}" if len(latest) > 1 else "-"]
         measured = run.validation.get("ema", {})
         if "score" in measured:
             images, scores = measured["score"]

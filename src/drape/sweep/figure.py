@@ -13,7 +13,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 FILES = ("sweep.png", "sweep.svg")
-WIDTH, HEIGHT, COLUMNS = 3.6, 3.0, 3  # inches of a panel; panels in a row
+WIDTH, HEIGHT = 3.6, 3.0  # inches of a panel
+MARGIN = 0.05  # of a searched range to both sides, so that points at its ends are whole
 BLUE, GRAY, RED, GREEN = "#2f6db5", "#9a9a9a", "#c0392b", "#2e8b57"
 COLOURS = {"pruned": GRAY, "finished": BLUE}
 
@@ -25,7 +26,7 @@ def draw(out: Path, found: Sequence[Result], space: Space, importance: Mapping[s
     from matplotlib.figure import Figure
 
     panels = 2 + len(space.parameters) + bool(importance)
-    columns = min(COLUMNS, panels)
+    columns = 2 if panels == 4 else 4 if panels % 3 == 1 else 3  # no row with one panel alone
     rows = -(-panels // columns)
     # A fixed salt and no date: the same study gives the same bytes.
     with matplotlib.rc_context({"font.size": 8, "svg.hashsalt": "drape", "axes.spines.top": False,
@@ -95,9 +96,13 @@ def _slice(axes: "Axes", found: Sequence[Result], parameter: Parameter) -> None:
         axes.set_xlim(-0.5, len(parameter.choices) - 0.5)
     else:
         _points(axes, [(float(each.settings[parameter.key]), each) for each in shown])
-        axes.set_xlim(parameter.low, parameter.high)
-        axes.set_xscale("log" if parameter.kind == "log" else "linear")
-        axes.margins(x=0.05)
+        low, high = parameter.low, parameter.high
+        if parameter.kind == "log":
+            axes.set_xscale("log")
+            axes.set_xlim(low / (high / low) ** MARGIN, high * (high / low) ** MARGIN)
+        else:
+            axes.set_xlim(low - MARGIN * (high - low or 1), high + MARGIN * (high - low or 1))
+            axes.locator_params(axis="x", integer=parameter.kind == "int")
     axes.set_xlabel(parameter.key)
     axes.set_ylabel("score")
 

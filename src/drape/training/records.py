@@ -47,7 +47,7 @@ def read_records(path: Path) -> list[Record]:
         elif line.endswith(b"\n"):
             raise DataError(
                 f"line {number} of {path} is damaged ({_start(line)}), expected one JSON object with a whole number of "
-                '"images". Delete that line, or run the same training command again: it cuts damaged lines off.'
+                '"images". Delete that line.'
             )
     return records
 
