@@ -332,8 +332,9 @@ def _other(stored: RunConfig, config: RunConfig) -> str:
     found = [each for each in _differences(stored.to_dict(), config.to_dict()) if each[0] != "name"]
     words = [f"{key} was {_short(was)}, now {_short(now)}" for key, was, now in found[:SETTINGS_TOLD]]
     words += [f"and {len(found) - SETTINGS_TOLD} more"] * (len(found) > SETTINGS_TOLD)
-    preset = f"is a run of preset {stored.name}, not {config.name}," if named else "holds a run"
-    return f"{preset} with other settings ({'; '.join(words) or 'name'})"
+    preset = f"is a run of preset {stored.name}, not {config.name}" if named else "holds a run"
+    settings = f"with other settings ({'; '.join(words)})" if words else ""
+    return f"{preset}{',' * bool(named and words)} {settings}".rstrip()
 
 
 def _short(value: Any) -> str:
