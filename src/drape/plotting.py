@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from drape.plotting_axes import RUN, colours, finish, frame, log_scale, shortened
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
@@ -21,19 +23,6 @@ Curve = tuple[np.ndarray, np.ndarray]
 QUARTERS = 4
 WINDOWS = 80  # over the longest run: points of a smoothed curve
 LEAST_STEPS = 8  # in a window: fewer give no standard error worth the name
-RUN = "run "  # before its name, in the label of a line that is a run's own
-DIVERGED, SPIKE = 100.0, 1e4  # times the peaks of other runs, times a curve's own median: above it is off the scale
-LEAST_LOG_RANGE = 3.0  # below this ratio of largest to smallest a logarithmic axis has no labels to show
-
-LABELS: tuple[tuple[float, tuple[float, ...]], ...] = (
-    (10.0, (1.0, 1.5, 2.0, 3.0, 5.0, 7.0)),
-    (100.0, (1.0, 2.0, 5.0)),
-    (1e4, (1.0, 3.0)),
-    (np.inf, (1.0,)),
-)
-"""Which multiples of a power of ten are labelled on a logarithmic axis whose values span less than a ratio."""
-
-COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#7a5195", "#4d4d4d")
 GREY = "#777777"
 WEIGHTS: dict[str, Any] = {"ema": "-", "online": (0, (4, 2))}
 YARDSTICKS: dict[str, Any] = {"pass_through": (0, (1, 1.5)), "wiener": (0, (7, 2, 1, 2))}
@@ -122,17 +111,6 @@ def middle_band(values: np.ndarray) -> tuple[float, float, float]:
     return float(middle), float(low), float(high)
 
 
-def ordinary(curves: Sequence[np.ndarray], floor: float = 0.0) -> float:
-    """The largest size among finite values (each (n,), n > 0) of curves that have not diverged.
-
-    Left out are spikes of a curve far above its own median, and curves far above the peaks of the lowest quarter.
-    """
-    sizes = [np.abs(each) for each in curves]
-    peaks = sorted(float(each[each <= SPIKE * max(np.median(each), floor)].max()) for each in sizes)
-    usual = max(peaks[(len(peaks) - 1) // 4], floor)
-    return max(peak for peak in peaks if peak <= DIVERGED * usual)
-
-
 def window_of(runs: Sequence[Curves]) -> float:
     """Images in a window, the same for all runs, so that their bands can be compared."""
     step = max(float(np.median(np.diff(run.steps["loss"][0], prepend=0))) for run in runs)
@@ -155,8 +133,8 @@ def figure_of(runs: Sequence[Curves]) -> "Figure":
                 axes = figure.add_subplot(grid[number, place * span : (place + 1) * span])
                 axes.set_title(panel.title)
                 panel.draw(axes)
-                _frame(axes, panel.floor)
-                _finish(axes, longest, ticks=min(span, 6), named=number == len(rows) - 1)
+                frame(axes, panel.floor)
+                finish(axes, longest, ticks=min(span, 6), named=number == len(rows) - 1)
         _legends(figure, runs)
     return figure
 
@@ -231,7 +209,7 @@ def _smooth(axes: "Axes", runs: Sequence[Curves], key: str, band: Band, scatter:
             _banded(axes, run, key, width, middle_band, colour, alpha=0.1, line=False)
         if key in run.steps:
             _banded(axes, run, key, width, band, colour, alpha=0.25 if len(runs) < 4 else 0.12)
-    _log_scale(axes)
+    log_scale(axes)
 
 
 def _banded(
@@ -267,7 +245,7 @@ def _validated(axes: "Axes", runs: Sequence[Curves], key: str, best: bool = Fals
                 if best and weights == "ema":
                     least = int(np.nan_to_num(values, nan=np.inf).argmin())
                     axes.scatter(images[least], values[least], 49, facecolors="none", edgecolors=colour, zorder=4)
-    _log_scale(axes)
+    log_scale(axes)
 
 
 def _gap(axes: "Axes", runs: Sequence[Curves]) -> None:
@@ -293,7 +271,7 @@ def _quarter(axes: "Axes", runs: Sequence[Curves], key: str, form: str, q: int) 
     for run, colour in zip(runs, colours(len(runs)), strict=True):
         if not run.measured(key) and key in run.steps:
             _banded(axes, run, key, width, mean_band, colour)
-    _log_scale(axes)
+    log_scale(axes)
 
 
 def _yardsticks(runs: Sequence[Curves], form: str, q: int) -> list[tuple[Any, str, float]]:
@@ -332,78 +310,6 @@ def _rate_text(value: float) -> str:
     return f"{float(mantissa):g}e{int(exponent)}"
 
 
-def _frame(axes: "Axes", floor: float) -> None:
-    """Limits that no diverged run stretches: what is beyond them is cut off, with a mark at the frame and in words."""
-    lines = [(line, np.asarray(line.get_ydata(), dtype=float)) for line in axes.lines]
-    own = [(line, y[np.isfinite(y)]) for line, y in lines if str(line.get_label()).startswith(RUN)]
-    own = [(line, y) for line, y in own if len(y)]
-    most = ordinary([y for _, y in own], floor) if own else np.inf
-    wild = sorted(((float(y[np.abs(y).argmax()]), line) for line, y in own), key=lambda each: -abs(each[0]))
-    found = {line.get_label(): (worst, line) for worst, line in reversed(wild) if abs(worst) > most}
-    if not found:
-        return
-    kept = np.concatenate([y[np.abs(y) <= most] for _, y in own] + [y for line, y in lines if line not in dict(own)])
-    low, high = kept.min(), kept.max()
-    if logarithmic := axes.get_yscale() == "log":
-        axes.set_yscale("linear")
-        _log_scale(axes, kept)
-    if logarithmic and axes.get_yscale() == "log":
-        axes.set_ylim(low / (high / low) ** 0.1, high * (high / low) ** 0.1)
-    else:
-        axes.set_ylim(low - 0.1 * (high - low or 1), high + 0.1 * (high - low or 1))
-    for row, (label, (worst, line)) in enumerate(found.items()):
-        x, y = (np.asarray(each, dtype=float) for each in line.get_data())
-        place = (x[np.flatnonzero(np.abs(y) > most)[0]], 1.0 if worst > 0 else 0.0)
-        axes.plot(*place, "^" if worst > 0 else "v", color=line.get_color(), transform=axes.get_xaxis_transform(),
-                  clip_on=False, markersize=5)  # fmt: skip
-        axes.annotate(f"{_shortened(str(label).removeprefix(RUN), 20)}: to {worst:.0e}, off the scale", (1, 1),
-                      xycoords="axes fraction", xytext=(-2, -9 - 10 * row), textcoords="offset points", ha="right",
-                      color=line.get_color(), fontsize=7)  # fmt: skip
-
-
-def _log_scale(axes: "Axes", values: np.ndarray | None = None) -> None:
-    """A logarithmic y axis with labels in its decades, or a linear one where the values (None: all) differ little."""
-    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
-
-    shown = [np.asarray(line.get_ydata(), dtype=float) for line in axes.lines]
-    values = np.concatenate(shown or [np.ones(1)]) if values is None else values
-    values = values[np.isfinite(values)]
-    if not len(values) or values.min() <= 0 or values.max() < LEAST_LOG_RANGE * values.min():
-        return
-    axes.set_yscale("log")
-    ratio = values.max() / values.min()
-    axes.yaxis.set_major_locator(LogLocator(subs=next(steps for most, steps in LABELS if ratio < most), numticks=12))
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    axes.yaxis.set_minor_formatter(NullFormatter())
-
-
-def _finish(axes: "Axes", longest: int, *, ticks: int, named: bool) -> None:
-    from matplotlib.ticker import FuncFormatter, MaxNLocator
-
-    axes.set_xlim(0, longest * 1.02)
-    axes.xaxis.set_major_locator(MaxNLocator(ticks, steps=[1, 2, 2.5, 5, 10]))
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: short(value)))
-    if named:
-        axes.set_xlabel("images seen")
-
-
-def short(images: float) -> str:
-    """ "250", "50k", "1.5M"."""
-    for size, unit in ((1e6, "M"), (1e3, "k")):
-        if abs(images) >= size:
-            return f"{images / size:g}{unit}"
-    return f"{images:g}"
-
-
-def colours(count: int) -> list[Any]:
-    """As many colours that are told apart, also by colour-blind readers as long as there are eight or fewer."""
-    if count <= len(COLOURS):
-        return list(COLOURS[:count])
-    from matplotlib import colormaps
-
-    return [colormaps["turbo"](0.04 + 0.92 * i / (count - 1)) for i in range(count)]
-
-
 def _legends(figure: "Figure", runs: Sequence[Curves]) -> None:
     """Above the panels: whose colour, and in a second line what the styles of the lines mean."""
     from matplotlib.lines import Line2D
@@ -425,12 +331,8 @@ def _legends(figure: "Figure", runs: Sequence[Curves]) -> None:
     if styles and _form(runs)[1] == "loss" and any(not run.validation for run in runs):
         band = Patch(color="#333333", alpha=0.25, linewidth=0)
         styles["training batches, where there is no validation"] = (band, Line2D([], [], color="#333333"))
-    shown = [_shortened(run.name) for run in runs]
+    shown = [shortened(run.name) for run in runs]
     columns = max(1, min(6, 140 // (max(map(len, shown)) + 7)))  # so many letters fit into a line
     if styles:
         figure.legend(list(styles.values()), list(styles), loc="outside lower center", ncols=6, frameon=False)
     figure.legend(names, shown, loc="outside upper left", ncols=columns, frameon=False, fontsize=10)
-
-
-def _shortened(name: str, most: int = 40) -> str:
-    return name if len(name) <= most else f"...{name[3 - most :]}"

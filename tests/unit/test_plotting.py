@@ -8,7 +8,8 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 
-from drape.plotting import Curves, figure_of, mean_band, middle_band, ordinary, save, short, window_of, windows
+from drape.plotting import Curves, figure_of, mean_band, middle_band, save, window_of, windows
+from drape.plotting_axes import ordinary, short
 
 
 def run_of(name: str, *, seed: int = 0, steps: int = 400, validation: bool = True, target: str = "v") -> Curves:
