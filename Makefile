@@ -16,8 +16,9 @@ export TORCH
 UPGRADE ?=
 BIN := .venv/$(if $(filter Windows_NT,$(OS)),Scripts,bin)
 READY := .venv/ready
-PYTEST := $(BIN)/python -m pytest -q
-SECONDS_SINCE = expr `date +%s` - $$start
+# As many processes as cores, one thread each; the tests of a file stay together, since they share what they prepared.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto --dist loadfile
+SECONDS = $$(($$(date +%s) - start))
 
 .PHONY: demo test test-all check venv lock clean
 
@@ -25,11 +26,11 @@ demo: $(READY)
 	$(BIN)/drape demo --out demo
 
 test: check
-	@start=`date +%s`; $(PYTEST) -m "not slow and not compile" && echo "tests took `$(SECONDS_SINCE)` s" && cat $(READY)
+	@start=`date +%s`; $(PYTEST) -m "not slow and not compile" && echo "tests took $(SECONDS) s" && cat $(READY)
 
 test-all: check
 	@start=`date +%s`; $(PYTEST) -m "not compile" && DRAPE_CHECK_SHAPES=0 $(PYTEST) -m compile && \
-	  echo "tests took `$(SECONDS_SINCE)` s" && cat $(READY)
+	  echo "tests took $(SECONDS) s" && cat $(READY)
 
 check: $(READY)
 	$(BIN)/ruff check .
