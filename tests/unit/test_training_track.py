@@ -132,11 +132,12 @@ def test_a_tracker_that_fails_is_left_out_with_one_line_and_the_others_go_on(
     assert good.closed is False and bad.closed is None
 
 
-def test_no_tracker_is_a_tracker_too() -> None:
+def test_no_tracker_is_a_tracker_too_and_says_nothing(capsys: pytest.CaptureFixture[str]) -> None:
     trackers = Trackers()
     trackers.training({"images": 8, "loss": 0.5})
     trackers.picture(8, Path("absent.png"))
     trackers.close()
+    assert capsys.readouterr() == ("", "")
 
 
 def shown_by_tensorboard(out: Path) -> dict[str, list[tuple[int, float]]]:
