@@ -10,7 +10,7 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, fields, replace
 from functools import partial
 from itertools import accumulate
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from drape.checkpoint import load_into
 from drape.config import RunConfig
 from drape.data.sample import TryOnBatch
+from drape.doctor.finding import Finding, Status
 from drape.errors import TrainingError
 from drape.nets.parallel_unet import ParallelUNet
 from drape.training import finetune
@@ -28,21 +29,6 @@ from drape.training.randomness import Draws, draw
 from drape.training.state import channels_last
 
 MOST = 1e3  # no weight of a sound net is near it
-Status = Literal["ok", "warn", "FAIL"]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Finding:
-    """One thing that was looked at: `ok`, or what is wrong and what to do."""
-
-    status: Status
-    name: str
-    found: str
-    remedy: str = ""
-
-    def line(self) -> str:
-        """ "FAIL name found -> remedy"."""
-        return f"{self.status:<5}{self.name:<14}{self.found}" + (f" -> {self.remedy}" if self.remedy else "")
 
 
 def replay(recorded: Recorded, device: torch.device) -> list[Finding]:

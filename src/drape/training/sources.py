@@ -14,7 +14,7 @@ from torch import Tensor
 from drape.conditioning import with_low_res
 from drape.config import RunConfig
 from drape.data.cache import Cached, bytes_per_sample, cache
-from drape.data.compact import expand, to_batch
+from drape.data.compact import expand, to_batch, to_sample
 from drape.data.dresscode import DressCode
 from drape.data.joined import Joined
 from drape.data.loader import Reader, collate, decoded, mirror, order
@@ -41,17 +41,20 @@ class Source:
 
     readers   one per setting, "paired" and perhaps "counterfactual"; a run draws from all of them as one set
     cached    their samples in memory, or None
+    divided   (training, held-out) indices of the joined readers, where they are but a part of the set; else they are
+              found on the readers' own ids
     """
 
     config: RunConfig
     readers: list[Reader]
     cached: list[Cached] | None
     workers: int
+    divided: tuple[list[int], list[int]] | None = None
 
     @cached_property
     def held(self) -> frozenset[str]:
         """People that are never trained on."""
-        return frozenset(self._joined.ids[index][0] for index in self._sides[1])
+        return frozenset(self.joined.ids[index][0] for index in self.sides[1])
 
     def batches(self, images_seen: int, slices: Sequence[slice]) -> Iterator[Micro]:
         """The micro-batches from image number `images_seen` on, without end, flips applied.
@@ -68,16 +71,22 @@ class Source:
 
     def people_images(self, count: int) -> Tensor:
         """(n, 3, h, w): targets of pairs that are trained on, spread evenly over the set, at most `count`."""
-        trained, _ = self._sides
+        trained, _ = self.sides
         chosen = trained[:: -(-len(trained) // count)]
         if self.cached is not None:
             return Joined(self.cached).batch(torch.tensor(chosen)).need("person")
-        return torch.stack([expand(self._joined.compact(index).arrays, ["person"])["person"] for index in chosen])
+        return torch.stack([expand(self.joined.compact(index).arrays, ["person"])["person"] for index in chosen])
 
     def people(self, images_seen: int) -> list[str]:
         """The person ids of the whole batch from image number `images_seen` on."""
         chosen = next(self._indices(images_seen, [slice(0, self.config.batch_size)]))
-        return [self._joined.ids[index][0] for index in chosen]
+        return [self.joined.ids[index][0] for index in chosen]
+
+    def pairs(self, indices: Sequence[int]) -> TryOnBatch:
+        """These samples of the joined readers, as they are on disk."""
+        if self.cached is not None:
+            return self._completed(Joined(self.cached).batch(torch.tensor(indices)))
+        return self._completed(collate([to_sample(self.joined.compact(i), self.joined.fields) for i in indices]))
 
     def preview(self, count: int) -> tuple[Tensor, TryOnBatch]:
         """(people, batch): a few people, held-out ones if there are any; in another cloth where its truth is known."""
@@ -89,17 +98,18 @@ class Source:
 
     def validation_indices(self) -> list[int]:
         """Pairs of held-out people in the last reader, whose task is the one that counts."""
-        before = len(self._joined) - len(self.readers[-1])
-        return [index - before for index in self._sides[1] if index >= before]
+        before = len(self.joined) - len(self.readers[-1])
+        return [index - before for index in self.sides[1] if index >= before]
 
     @cached_property
-    def _joined(self) -> Joined:
+    def joined(self) -> Joined:
+        """The readers as one set."""
         return Joined(self.readers)
 
     @cached_property
-    def _sides(self) -> tuple[list[int], list[int]]:
+    def sides(self) -> tuple[list[int], list[int]]:
         """(training, held-out) indices of the joined readers."""
-        return split(self._joined.ids, self.config.validation)
+        return self.divided or split(self.joined.ids, self.config.validation)
 
     def _firsts(self, images_seen: int, slices: Sequence[slice]) -> Iterator[int]:
         while True:
@@ -112,12 +122,12 @@ class Source:
             joined = Joined(self.cached)
             yield from (joined.batch(torch.tensor(chosen)) for chosen in indices)
             return
-        fields = self._joined.fields
-        for arrays, words in decoded(self._joined, workers=self.workers, batches=indices):
+        fields = self.joined.fields
+        for arrays, words in decoded(self.joined, workers=self.workers, batches=indices):
             yield to_batch({name: torch.from_numpy(array) for name, array in arrays.items()}, words, fields)
 
     def _indices(self, images_seen: int, slices: Sequence[slice]) -> Iterator[list[int]]:
-        trained = torch.tensor(self._sides[0])
+        trained = torch.tensor(self.sides[0])
         for first in self._firsts(images_seen, slices):
             size = slices[0].stop - slices[0].start
             places = order(seed=self.config.seed, num_samples=len(trained), images_seen=first, batch_size=size)
@@ -133,14 +143,24 @@ def open_readers(config: RunConfig, root: Path) -> list[Reader]:
 
 
 def load_source(
-    config: RunConfig, readers: list[Reader], *, workers: int, cache_folder: Path, quiet: bool = False
+    config: RunConfig,
+    readers: list[Reader],
+    *,
+    workers: int,
+    cache_folder: Path | None,
+    quiet: bool = False,
+    sides: tuple[list[int], list[int]] | None = None,
 ) -> Source:
-    """Decode everything into memory, or leave a large set on disk.  Raises DataError for an unreadable sample."""
+    """Decode everything into memory, or leave a large set on disk.  Raises DataError for an unreadable sample.
+
+    cache_folder   keeps what was decoded; None keeps nothing
+    sides          (training, held-out) indices, where the readers are but a part of the set
+    """
     need = sum(bytes_per_sample(reader) * len(reader) for reader in readers)
     parts = None
     if need <= MEMORY_LIMIT:
         parts = _decoded(readers, config, workers, cache_folder, quiet)
-    return Source(config=config, readers=readers, cached=parts, workers=workers)
+    return Source(config=config, readers=readers, cached=parts, workers=workers, divided=sides)
 
 
 def open_reader(config: RunConfig, root: Path, *, setting: Setting, split: str = "train") -> Reader:
@@ -170,7 +190,7 @@ def check_batch(batch: TryOnBatch) -> None:
         check_pose(batch.need(name), f"{name} of {batch.person_id[0]} and others")
 
 
-def _decoded(readers: list[Reader], config: RunConfig, workers: int, folder: Path, quiet: bool) -> list[Cached]:
+def _decoded(readers: list[Reader], config: RunConfig, workers: int, folder: Path | None, quiet: bool) -> list[Cached]:
     with Progress(console=Console(stderr=True), disable=quiet) as bar:
         parts = []
         for reader, setting in zip(readers, config.data.settings, strict=True):

@@ -1,0 +1,167 @@
+"""What the doctor examines: a config and its data, as the trainer would use them, and perhaps what a run has left.
+
+Nothing here has a way of its own to read data or to build nets: a fault in the trainer's own parts must show.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from drape.config import RunConfig
+from drape.data.compact import Compact
+from drape.data.files import Folders
+from drape.data.loader import Reader
+from drape.data.sample import TryOnBatch, TryOnSample
+from drape.doctor.thresholds import Thresholds
+from drape.errors import DataError
+from drape.nets.parallel_unet import ParallelUNet
+from drape.training.engine import Engine
+from drape.training.held_out import rank, split, validation_pairs
+from drape.training.records import Record
+from drape.training.sources import Micro, Source, load_source, open_readers
+from drape.training.validation import Validator
+
+MOST_PAIRS = 512
+"""Pairs to train on that the doctor decodes; of a larger set it takes this many, spread over it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunRecords:
+    """What a run has left in its folder, as far as it got.
+
+    training      lines of log.jsonl: images, loss, grad_norm, lr, loss_q0..3, grad_norm_PART ...
+    validation    lines of validation.jsonl, online and ema
+    yardsticks    yardsticks.json, or None
+    init          whether it began from other weights rather than from noise
+    """
+
+    folder: Path
+    training: list[Record]
+    validation: list[dict[str, Any]]
+    events: list[dict[str, Any]]
+    timing: list[dict[str, Any]]
+    yardsticks: dict[str, Any] | None
+    origin: dict[str, Any]
+
+    @property
+    def init(self) -> bool:
+        return self.origin.get("init") is not None
+
+
+@dataclass(kw_only=True)
+class Patient:
+    """A config with its data, and the weights and records of a run where there is one.
+
+    source       a part of the training data, at most MOST_PAIRS pairs to train on and all that are held out, in memory
+    root         folder of the data
+    readers      the whole data, one reader per setting; opened, not decoded
+    online       the weights as the optimiser left them; None before training, and for a weights file
+    ema          their average, what samples are drawn with; None before training
+    images_seen  of these weights
+    """
+
+    config: RunConfig
+    thresholds: Thresholds = field(default_factory=Thresholds)
+    engine: Engine
+    root: Path
+    readers: list[Reader]
+    source: Source
+    online: ParallelUNet | None = None
+    ema: ParallelUNet | None = None
+    images_seen: int = 0
+    records: RunRecords | None = None
+
+    @property
+    def device(self) -> torch.device:
+        return self.engine.device
+
+    @cached_property
+    def micros(self) -> list[Micro]:
+        """The first `thresholds.samples` images of a run as the loop gets them: drawn noise, flips applied."""
+        size = min(self.config.batch_size, self.thresholds.samples)
+        stream = self.source.batches(0, [slice(0, size)])
+        return [next(stream) for _ in range(-(-self.thresholds.samples // size))]
+
+    def trained(self, count: int) -> TryOnBatch:
+        """Pairs that are trained on, unflipped, as many different people as possible; the same ones at every call."""
+        return self._pairs(self.source.sides[0], count)
+
+    def held_out(self, count: int) -> TryOnBatch | None:
+        """Pairs that are never trained on; None where the set is too small to spare any."""
+        return self._pairs(self.source.sides[1], count) if self.source.sides[1] else None
+
+    @cached_property
+    def validator(self) -> Validator:
+        """The run's own stable validation: on held-out pairs, or where there are none on training pairs."""
+        reader = self.source.readers[-1]
+        indices = self.source.validation_indices() or list(range(len(reader)))
+        return Validator.build(self.config, reader, indices, self.device)
+
+    def _pairs(self, indices: Sequence[int], count: int) -> TryOnBatch:
+        chosen = validation_pairs(self.source.joined.ids, indices, count)
+        return self.source.pairs(chosen)
+
+
+class Part:
+    """Some of the pairs of a reader, in the order given."""
+
+    def __init__(self, reader: Reader, indices: Sequence[int]) -> None:
+        self.reader, self.indices = reader, list(indices)
+        self.fields: tuple[str, ...] = reader.fields
+        self.folders: Folders = reader.folders
+        self.ids = [reader.ids[index] for index in self.indices]
+
+    @property
+    def settings(self) -> dict[str, object]:
+        return {**self.reader.settings, "indices": self.indices}
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def __getitem__(self, index: int) -> TryOnSample:
+        return self.reader[self.indices[index]]
+
+    def by_id(self, person_id: str) -> TryOnSample:
+        return self.reader.by_id(person_id)
+
+    def compact(self, index: int) -> Compact:
+        return self.reader.compact(self.indices[index])
+
+
+def part_of(config: RunConfig, readers: Sequence[Reader], *, most: int = MOST_PAIRS, workers: int = 0) -> Source:
+    """The data of a run, cut down to `most` pairs to train on, spread over the set, and those held out.
+
+    Who is held out is decided on the whole set, as the trainer does.
+    """
+    ids = [pair for reader in readers for pair in reader.ids]
+    trained, held = (set(side) for side in split(ids, config.validation))
+    chosen = set(sorted(trained, key=lambda index: rank("/".join(ids[index])))[:most]) | held
+    parts: list[Reader] = []
+    sides: tuple[list[int], list[int]] = ([], [])
+    first = count = 0
+    for reader in readers:
+        inside = [index for index in range(first, first + len(reader)) if index in chosen]
+        parts.append(Part(reader, [index - first for index in inside]))
+        for place, index in enumerate(inside, start=count):
+            sides[index in held].append(place)
+        first, count = first + len(reader), count + len(inside)
+    if not all(len(part) for part in parts):
+        raise DataError("a setting of data.settings has no pair left. Give more pairs.")
+    return load_source(config, parts, workers=workers, cache_folder=None, quiet=True, sides=sides)
+
+
+def patient_of(config: RunConfig, root: Path, *, device: str = "auto", thresholds: Thresholds | None = None) -> Patient:
+    """A patient before training.  Raises DataError for data that cannot be read."""
+    readers = open_readers(config, root)
+    return Patient(
+        config=config,
+        thresholds=thresholds or Thresholds(),
+        engine=Engine(config, device),
+        root=root,
+        readers=readers,
+        source=part_of(config, readers),
+    )
