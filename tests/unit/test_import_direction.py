@@ -20,7 +20,7 @@ ROWS = (
     {"diffusion", "nets", "data"},
     {"mannequin"},
     {"settings", "config", "presets", "storage", "checkpoint", "cascade", "conditioning", "sampling", "devices"},
-    {"training", "evaluation", "doctor", "pipeline", "bundled", "sweep", "plotting", "plotting_axes"},
+    {"training", "evaluation", "doctor", "pipeline", "bundled", "survey", "sweep", "plotting", "plotting_axes"},
     {"cli", "app"},
 )
 ROWS_THAT_MIX = {3, 4}
