@@ -1,0 +1,245 @@
+"""Numbers that tell a sound pair from a broken one; pure functions on arrays, for `data check` and the doctor.
+
+Images are bytes, RGB, (height, width, 3); parses hold CIHP ids; masks are True on what they cover; a pose is the
+18 rows of a record, x and y in [0, 1] and visibility 0 or 1.  Nothing here decides: thresholds live with the checks.
+"""
+
+import cv2
+import numpy as np
+from jaxtyping import Bool, Float, Float32, UInt8
+from numpy import ndarray
+
+from drape.data import parse_labels as labels
+from drape.data.parse_labels import is_any
+
+Rgb = UInt8[ndarray, "h w 3"]
+Parse = UInt8[ndarray, "h w"]
+Mask = Bool[ndarray, "h w"]
+Pose = Float[ndarray, "18 3"]
+
+GRAY = 128
+GRAY_TOLERANCE = 20
+"""Levels that JPEG may put between the gray of an agnostic image and 128."""
+SAME_TOLERANCE = 24
+"""Levels that two JPEGs of one picture may lie apart in a pixel."""
+LEAST_PIXELS = 8
+"""Regions smaller than this say nothing about colours."""
+
+ARMS = {labels.LEFT_ARM: (6, 7), labels.RIGHT_ARM: (3, 4)}
+"""COCO-18 elbow and wrist that belong to the label of an arm."""
+LEGS = {labels.LEFT_LEG: (12, 13), labels.RIGHT_LEG: (9, 10)}
+SKIN = (labels.NECK, labels.FACE, labels.LEFT_ARM, labels.RIGHT_ARM, labels.LEFT_LEG, labels.RIGHT_LEG)
+POSE_MIRRORED = (0, 1, 5, 6, 7, 2, 3, 4, 11, 12, 13, 8, 9, 10, 15, 14, 17, 16)
+"""COCO-18 index of the same joint in a mirrored image."""
+SIDES = (5, 6, 7, 11, 12, 13)
+"""COCO-18 joints of the left body; their right partners are `POSE_MIRRORED` of them."""
+
+
+def mask_cover(
+    mask: Mask, parse: Parse, cloth_labels: tuple[int, ...] = labels.UPPER_CLOTHES
+) -> tuple[float | None, float | None]:
+    """(share of the cloth's pixels inside the mask, share of the background's inside it), each in [0, 1].
+
+    A good agnostic mask has about (1, < 0.5); an inverted one (0, > 0.5).  None where the parse has none of them.
+    """
+    return _share(mask, is_any(parse, cloth_labels)), _share(mask, parse == labels.BACKGROUND)
+
+
+def joints_on_body(pose: Pose, parse: Parse, reach: float = 0.03) -> float | None:
+    """Share of the visible joints within `reach` (of the height) of a person's label, in [0, 1]; None without joints.
+
+    Of a pose and the parse of the same person 0.9 and more; of another person's pose less, the fewer the less alike.
+    """
+    away = joint_distances(pose, parse)
+    return None if away is None else float((away <= max(1.0, reach * parse.shape[0])).mean())
+
+
+def joint_distances(pose: Pose, parse: Parse) -> Float32[ndarray, " k"] | None:
+    """Distance in pixels of each visible joint from the nearest pixel of a person; None without joints or person."""
+    seen = pose[:, 2] > 0
+    person = parse != labels.BACKGROUND
+    if not seen.any() or not person.any():
+        return None
+    rows, columns = _pixels(pose[seen], parse.shape)
+    return _distance_to(person)[rows, columns]
+
+
+def sides_swapped(pose: Pose, parse: Parse) -> float | None:
+    """Evidence that joints and labels disagree about left and right, from -1 (they agree) to 1 (they are swapped).
+
+    Mean over elbows, wrists, knees and ankles of (d_own - d_other) / (d_own + d_other), distances to the arm or leg
+    labels of the joint's own and of the other side.  None where the parse lacks a side or the pose all such joints.
+    """
+    evidence: list[float] = []
+    for pairs in (ARMS, LEGS):
+        (left, left_joints), (right, right_joints) = pairs.items()
+        regions = parse == left, parse == right
+        if min(int(region.sum()) for region in regions) < LEAST_PIXELS:
+            continue
+        to_left, to_right = (_distance_to(region) for region in regions)
+        for joints, own, other in ((left_joints, to_left, to_right), (right_joints, to_right, to_left)):
+            for joint in joints:
+                if pose[joint, 2] > 0:
+                    (row,), (column,) = _pixels(pose[[joint]], parse.shape)
+                    near, far = float(own[row, column]), float(other[row, column])
+                    evidence.append((near - far) / max(near + far, 1.0))
+    return float(np.mean(evidence)) if evidence else None
+
+
+def facing(pose: Pose) -> float | None:
+    """How the left body lies to the right one: 1 if all left joints are right in the image (seen from the front).
+
+    From -1 to 1; -1 is a back view, or a person whose left and right joints are swapped.  None without such pairs.
+    """
+    signs = [
+        np.sign(pose[left, 0] - pose[POSE_MIRRORED[left], 0])
+        for left in SIDES
+        if pose[left, 2] > 0 and pose[POSE_MIRRORED[left], 2] > 0
+    ]
+    return float(np.mean(signs)) if signs else None
+
+
+def mirrored_pose(pose: Pose) -> Pose:
+    """The pose as the mirrored image has it: x is 1 - x, left and right joints change places."""
+    swapped = pose[list(POSE_MIRRORED)].copy()
+    swapped[:, 0] = (1 - swapped[:, 0]) * (swapped[:, 2] > 0)
+    return swapped
+
+
+def explained(person: Rgb, parse: Parse) -> float:
+    """Share of the image's colour variance that the labels explain (each its mean colour), in [0, 1]."""
+    step = max(1, parse.shape[0] // 256)
+    colours = person[::step, ::step].reshape(-1, 3).astype(np.float64)
+    ids = parse[::step, ::step].ravel()
+    counts = np.bincount(ids, minlength=256).astype(np.float64)
+    between = sum(
+        float((np.bincount(ids, channel, 256)[counts > 0] ** 2 / counts[counts > 0]).sum())
+        - channel.sum() ** 2 / len(ids)
+        for channel in colours.T
+    )
+    total = float(((colours - colours.mean(axis=0)) ** 2).sum())
+    return float(np.clip(between / total, 0, 1)) if total > 0 else 0.0
+
+
+def flipped_evidence(person: Rgb, parse: Parse) -> float:
+    """What the mirrored parse explains of the image less what the parse itself explains, from -1 to 1.
+
+    Below 0 in a sound pair, above 0 where image or parse alone was mirrored; near 0 for symmetric people: average it.
+    """
+    return explained(person, np.ascontiguousarray(parse[:, ::-1])) - explained(person, parse)
+
+
+def pose_flipped(pose: Pose, parse: Parse) -> float | None:
+    """How much nearer the mirrored pose lies to the labels than the pose itself, in shares of the height.
+
+    Below 0 in a sound pair, above 0 where the pose alone, or all but the pose, was mirrored.  None without evidence.
+    """
+    own, mirrored = _misfit(pose, parse), _misfit(mirrored_pose(pose), parse)
+    return None if own is None or mirrored is None else (own - mirrored) / parse.shape[0]
+
+
+def skin_is_warm(person: Rgb, parse: Parse) -> float | None:
+    """Mean of red less blue on skin, in levels (-255 to 255): above 0 on every human skin, below it in BGR images.
+
+    None where the parse has next to no skin.
+    """
+    skin = is_any(parse, SKIN)
+    if skin.sum() < LEAST_PIXELS:
+        return None
+    return float((person[..., 0].astype(np.float64) - person[..., 2])[skin].mean())
+
+
+def colour_distance(
+    cloth: UInt8[ndarray, "hc wc 3"], cloth_mask: Bool[ndarray, "hc wc"], person: Rgb, worn_region: Mask
+) -> float | None:
+    """Distance of the colour distributions of a cloth and of what is worn, in CIELAB units; 0 is the same.
+
+    Root of the mean of the squared 1-D Wasserstein distances along lightness (halved: light differs) and 6 directions
+    of the a-b plane.  None where a region is next to empty.
+    """
+    flat, worn = cloth[cloth_mask], person[worn_region]
+    if min(len(flat), len(worn)) < LEAST_PIXELS:
+        return None
+    first, second = _spread(flat), _spread(worn)
+    return float(np.sqrt(((first - second) ** 2).mean()))
+
+
+def leak(agnostic: Rgb, person: Rgb, mask: Mask) -> float | None:
+    """How much of the person's contrast shows in the agnostic image inside the mask, in [0, 1]: 0 nothing, 1 all.
+
+    The slope of the regression of agnostic on person; the edge of the mask, where JPEG bleeds, is left out.
+    None where nothing is left, or the person has no contrast there.
+    """
+    inside = shrunk(mask)
+    if inside.sum() < LEAST_PIXELS:
+        return None
+    seen, true = (image[inside].astype(np.float64) for image in (agnostic, person))
+    seen, true = seen - seen.mean(axis=0), true - true.mean(axis=0)
+    spread = float((true**2).mean())
+    return float(np.clip((seen * true).mean() / spread, 0, 1)) if spread > 4.0 else None
+
+
+def is_gray_inside(agnostic: Rgb, mask: Mask) -> float | None:
+    """Share of the mask, its edge left out, where the agnostic image is the gray 128, in [0, 1]; None if empty."""
+    inside = shrunk(mask)
+    if inside.sum() < LEAST_PIXELS:
+        return None
+    return float((np.abs(agnostic[inside].astype(np.int16) - GRAY) <= GRAY_TOLERANCE).all(axis=1).mean())
+
+
+def differs_outside(agnostic: Rgb, person: Rgb, mask: Mask) -> float | None:
+    """Share of the pixels outside the mask, its edge left out, where agnostic and person differ, in [0, 1]."""
+    outside = shrunk(~mask)
+    if outside.sum() < LEAST_PIXELS:
+        return None
+    apart = np.abs(agnostic[outside].astype(np.int16) - person[outside].astype(np.int16)).max(axis=1)
+    return float((apart > SAME_TOLERANCE).mean())
+
+
+def shrunk(mask: Mask) -> Mask:
+    """The mask without the edge that the 8x8 blocks of a JPEG blur: 8 pixels, fewer in a small image."""
+    edge = min(8, mask.shape[0] // 32)
+    kernel = np.ones((2 * edge + 1, 2 * edge + 1), np.uint8)
+    return cv2.erode(mask.astype(np.uint8), kernel, borderValue=1) > 0
+
+
+def lab_of(colours: UInt8[ndarray, "n 3"]) -> Float32[ndarray, "n 3"]:
+    """CIELAB (L in [0, 100]) of RGB rows."""
+    return cv2.cvtColor(colours[None].astype(np.float32) / 255, cv2.COLOR_RGB2LAB)[0]
+
+
+def _share(mask: Mask, region: Mask) -> float | None:
+    return float(mask[region].mean()) if region.any() else None
+
+
+def _distance_to(region: Mask) -> Float32[ndarray, "h w"]:
+    """Pixels from each pixel to the nearest one of the region."""
+    return cv2.distanceTransform((~region).astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_5)
+
+
+def _pixels(points: Float[ndarray, "k 3"], shape: tuple[int, ...]) -> tuple[ndarray, ndarray]:
+    """(rows, columns) of joints in an image of this shape."""
+    rows = np.clip((points[:, 1] * shape[0]).astype(int), 0, shape[0] - 1)
+    return rows, np.clip((points[:, 0] * shape[1]).astype(int), 0, shape[1] - 1)
+
+
+def _misfit(pose: Pose, parse: Parse) -> float | None:
+    """Mean distance in pixels of the joints from where they belong: arms and legs at their labels, all on the body."""
+    away = joint_distances(pose, parse)
+    if away is None:
+        return None
+    parts = [float(away.mean())]
+    for label, joints in {**ARMS, **LEGS}.items():
+        region, seen = parse == label, [joint for joint in joints if pose[joint, 2] > 0]
+        if region.sum() >= LEAST_PIXELS and seen:
+            rows, columns = _pixels(pose[seen], parse.shape)
+            parts.append(float(_distance_to(region)[rows, columns].mean()))
+    return float(np.mean(parts))
+
+
+def _spread(colours: UInt8[ndarray, "n 3"]) -> Float[ndarray, "directions levels"]:
+    """Quantiles of the colours along lightness and along directions of the a-b plane."""
+    lab = lab_of(np.ascontiguousarray(colours[:: max(1, len(colours) // 8192)]))
+    angles = np.arange(6) * np.pi / 6
+    along = np.concatenate([lab[:, :1] * 0.5, lab[:, 1:] @ np.stack([np.cos(angles), np.sin(angles)])], axis=1)
+    return np.quantile(along, (np.arange(32) + 0.5) / 32, axis=0).T
