@@ -160,7 +160,19 @@ def colour_distance(
     flat, worn = cloth[cloth_mask], person[worn_region]
     if min(len(flat), len(worn)) < LEAST_PIXELS:
         return None
-    first, second = _spread(flat), _spread(worn)
+    return spread_distance(spread(flat), spread(worn))
+
+
+def spread(colours: UInt8[ndarray, "n 3"]) -> Float[ndarray, " 112"]:
+    """16 quantiles of the colours along (halved) lightness and 6 directions of the a-b plane of CIELAB."""
+    lab = lab_of(np.ascontiguousarray(colours[:: max(1, len(colours) // 8192)]))
+    angles = np.arange(6) * np.pi / 6
+    along = np.concatenate([lab[:, :1] * 0.5, lab[:, 1:] @ np.stack([np.cos(angles), np.sin(angles)])], axis=1)
+    return np.quantile(along, (np.arange(16) + 0.5) / 16, axis=0).T.ravel()
+
+
+def spread_distance(first: Float[ndarray, " 112"], second: Float[ndarray, " 112"]) -> float:
+    """Root of the mean of the squared 1-D Wasserstein distances of two spreads; 0 for the same colours."""
     return float(np.sqrt(((first - second) ** 2).mean()))
 
 
@@ -235,11 +247,3 @@ def _misfit(pose: Pose, parse: Parse) -> float | None:
             rows, columns = _pixels(pose[seen], parse.shape)
             parts.append(float(_distance_to(region)[rows, columns].mean()))
     return float(np.mean(parts))
-
-
-def _spread(colours: UInt8[ndarray, "n 3"]) -> Float[ndarray, "directions levels"]:
-    """Quantiles of the colours along lightness and along directions of the a-b plane."""
-    lab = lab_of(np.ascontiguousarray(colours[:: max(1, len(colours) // 8192)]))
-    angles = np.arange(6) * np.pi / 6
-    along = np.concatenate([lab[:, :1] * 0.5, lab[:, 1:] @ np.stack([np.cos(angles), np.sin(angles)])], axis=1)
-    return np.quantile(along, (np.arange(32) + 0.5) / 32, axis=0).T
