@@ -33,6 +33,8 @@ WEIGHTS_FILE = "weights.safetensors"
 CONFIG_FILE = "config.json"
 CHECKPOINTS = "checkpoints"
 ORIGIN_FILE = "origin.json"
+DATA_FILE = "data_folder"
+"""Where a run's data lie on the machine that runs it: one line, for who wants to look at both."""
 
 
 @dataclass(frozen=True, kw_only=True)

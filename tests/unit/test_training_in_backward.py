@@ -11,7 +11,7 @@ from drape.nets.count import blank_conditions
 from drape.nets.parallel_unet import ParallelUNet
 from drape.presets import preset
 from drape.settings import OptimConfig
-from drape.training.in_backward import InBackward, check_in_backward
+from drape.training.in_backward import InBackward, check_in_backward, total
 from drape.training.optim import build_optimizer
 
 TINY = preset("tiny")
@@ -42,7 +42,7 @@ def trained(optim: OptimConfig, *, in_backward: bool, checkpoint_blocks: bool = 
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
         else:
-            norms.append(inside.finish())
+            norms.append(total(list(inside.finish().values())))
             assert all(p.grad is None for p in net.parameters())
     return net, optimizer, norms
 

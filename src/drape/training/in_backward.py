@@ -5,6 +5,8 @@ The update is the optimiser's own, run over one tensor at a time, so the weights
 bit.  What needs all gradients at once is impossible: clipping by the global norm, accumulation, a skipped step.
 """
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
@@ -22,6 +24,11 @@ def check_in_backward(config: RunConfig, num_processes: int) -> None:
         )
 
 
+def total(norms: Sequence[Tensor]) -> Tensor:
+    """The norm of several gradients together, as `clip_grad_norm_` computes it; 0 of none."""
+    return torch.linalg.vector_norm(torch.stack(list(norms))) if norms else torch.zeros(())
+
+
 class InBackward:
     """Hooks that step `optimizer` while `backward` runs.  Its state stays where it was: `optimizer.state[parameter]`.
 
@@ -35,11 +42,11 @@ class InBackward:
         self._norms: dict[Tensor, Tensor] = {}
         self._handles: list[RemovableHandle] = [p.register_post_accumulate_grad_hook(self._step) for p in self._groups]
 
-    def finish(self) -> Tensor:
-        """The norm of all gradients of the backward pass that has ended, as `clip_grad_norm_` computes it."""
-        norms = [self._norms[p] for p in self._groups if p in self._norms]
+    def finish(self) -> dict[Tensor, Tensor]:
+        """The norms of the gradients of the backward pass that has ended, by weight; `total` makes one of several."""
+        norms = {p: self._norms[p] for p in self._groups if p in self._norms}
         self._norms.clear()
-        return torch.linalg.vector_norm(torch.stack(norms)) if norms else torch.zeros(())
+        return norms
 
     def close(self) -> None:
         """Leave the net as it was: backward passes fill `grad` again."""

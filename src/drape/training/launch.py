@@ -27,6 +27,7 @@ from drape.checkpoint import (
     tell,
 )
 from drape.config import RunConfig, from_stored
+from drape.data.exclude import num_excluded, read_excluded
 from drape.devices import hardware, memory_of
 from drape.errors import CheckpointError, ConfigError
 from drape.evaluation import yardsticks
@@ -40,7 +41,7 @@ from drape.training.keeper import ELAPSED_FILE, PREVIEWS, Keeper, OnValidation
 from drape.training.loop import Clock, train
 from drape.training.loss import trained_on
 from drape.training.optim import build_optimizer
-from drape.training.origin import check_origin, licences, origin_of
+from drape.training.origin import check_origin, licences, origin_of, remember_data
 from drape.training.perceptual import Perceptual, build_perceptual
 from drape.training.posthoc import best_length
 from drape.training.shards import full
@@ -70,6 +71,7 @@ class Launch:
     workers         processes that decode the data set once, at the start
     cache           folder of the decoded data, for several runs on the same; the run's own unless given
     track           names of trackers besides the JSON lines: tensorboard, wandb
+    exclude         list of pairs to leave out
     started         time.monotonic() at which the budget began; the call of `launch` unless given
     on_validation   may raise StopRun
     """
@@ -83,6 +85,7 @@ class Launch:
     device: str = "auto"
     workers: int = 2
     cache: Path | None = None
+    exclude: Path | None = None
     track: tuple[str, ...] = ()
     started: float | None = None
     on_validation: OnValidation | None = None
@@ -100,7 +103,8 @@ def launch(request: Launch) -> Path:
     with ExitStack() as stack:
         stack.callback(engine.close)
         perceptual = _check_settings(config, engine)
-        readers = open_readers(config, request.data)
+        excluded = None if request.exclude is None else read_excluded(request.exclude)
+        readers = open_readers(config, request.data, excluded)
         init = None if request.init is None else load_weights(request.init)
         if init is not None and (bad := bad_weight(init.tensors)):
             raise CheckpointError(f"{request.init}: {bad}. Use an earlier state of its run.")
@@ -111,17 +115,20 @@ def launch(request: Launch) -> Path:
         with engine.main_first():
             _claim(out, config)
             if engine.is_main:
+                if excluded is not None:
+                    tell(f"{request.exclude} leaves out {num_excluded(readers)} pairs.")
                 for line in told:
                     tell(line)
                 stack.enter_context(only_process(out))
                 recover(out / CHECKPOINTS)
                 remove_leftovers((out, *(out / name for name in FOLDERS)))
+                remember_data(out, request.data)
             source = load_source(
                 config, readers, workers=request.workers, cache_folder=request.cache or out / "cache",
                 quiet=not engine.is_main,
             )  # fmt: skip
             _measure_yardsticks(out, source)
-            now = origin_of(readers, init, source.held, request.budget_s)
+            now = origin_of(readers, init, source.held, request.budget_s, excluded)
             origin = check_origin(out, now, begun=bool(checkpoints(out / CHECKPOINTS)))
         damaged: list[str] = []
         found = newest_checkpoint(out / CHECKPOINTS, on_damaged=damaged.append)

@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -10,9 +10,10 @@ from torch import Tensor, nn
 
 from drape.config import RunConfig
 from drape.errors import TrainingError
+from drape.nets.parts import SUB_NETS, SubNet, sub_net_of
 from drape.training.engine import Engine
 from drape.training.faults import bad_input, bad_weight
-from drape.training.in_backward import InBackward
+from drape.training.in_backward import InBackward, total
 from drape.training.loss import diffusion_loss
 from drape.training.optim import learning_rate
 from drape.training.perceptual import Perceptual
@@ -53,12 +54,14 @@ class Step:
     """What one update was made from: the losses of every image of the batch, and the norm of the gradient.
 
     perceptual   nan for an image that this term did not see
+    sub_nets     norms of the gradient of each sub-network, before clipping  [drape.nets.parts]
     """
 
     weighted: Tensor
     raw: Tensor
     perceptual: Tensor
     grad_norm: float
+    sub_nets: dict[SubNet, float]
     lr: float
     skipped: bool = False
 
@@ -112,6 +115,10 @@ class Updater:
         self.state, self.engine, self.perceptual = state, engine, perceptual
         self.net = engine.wrap(state.net)
         self.in_backward = InBackward(state.net, state.optimizer) if engine.config.optim.in_backward else None
+        self.sub_nets: dict[SubNet, list[nn.Parameter]] = {part: [] for part in SUB_NETS}
+        for name, parameter in state.net.named_parameters():
+            if parameter.requires_grad:
+                self.sub_nets[sub_net_of(name)].append(parameter)
 
     def update(self, micros: list[Micro], lr: float) -> Step:
         """Raises TrainingError before the update if the loss or a gradient is not finite; the weights stay.
@@ -124,14 +131,23 @@ class Updater:
         state.optimizer.zero_grad(set_to_none=True)
         losses = torch.cat([self._backward(micro, last=micro is micros[-1]) for micro in micros], dim=1)
         if self.in_backward is not None:
-            grad_norm, skipped = self.in_backward.finish(), False
+            found, skipped = self.in_backward.finish(), False
+            grad_norm = total(list(found.values()))
+            norms = {part: total([found[p] for p in ps if p in found]) for part, ps in self.sub_nets.items()}
         else:
             state.scaler.unscale_(state.optimizer)
-            grad_norm = nn.utils.get_total_norm([p.grad for p in state.net.parameters() if p.grad is not None])
+            grad_norm = _norm(state.net.parameters())
+            norms = {part: _norm(parameters) for part, parameters in self.sub_nets.items()}
             skipped = self._apply(grad_norm, micros)
         weighted, raw, perceptual = self.engine.gather(losses).transpose(0, 1).flatten(1).cpu()
         return Step(
-            weighted=weighted, raw=raw, perceptual=perceptual, grad_norm=full(grad_norm).item(), lr=lr, skipped=skipped
+            weighted=weighted,
+            raw=raw,
+            perceptual=perceptual,
+            grad_norm=full(grad_norm).item(),
+            sub_nets={part: full(norm).item() for part, norm in norms.items()},
+            lr=lr,
+            skipped=skipped,
         )
 
     def _backward(self, micro: Micro, *, last: bool) -> Tensor:
@@ -181,9 +197,15 @@ def record_of(step: Step, config: RunConfig, images: int) -> Record:
     bucket = (times(config, images - len(step.raw), len(step.raw)) * NUM_BUCKETS).long()
     parts = {f"loss_q{q}": step.raw[bucket == q].mean().item() for q in range(NUM_BUCKETS) if (bucket == q).any()}
     record = {"images": images, "loss": step.weighted.mean().item(), "grad_norm": step.grad_norm, "lr": step.lr}
+    parts |= {f"grad_{part}": norm for part, norm in step.sub_nets.items()}
     if not step.perceptual.isnan().all():
         parts["perceptual"] = step.perceptual.nanmean().item()
     return record | parts | ({"skipped": 1} if step.skipped else {})
+
+
+def _norm(parameters: Iterable[nn.Parameter]) -> Tensor:
+    """The norm of their gradients together; 0 where there is none."""
+    return nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
 
 
 def _finite(tensor: Tensor) -> bool:

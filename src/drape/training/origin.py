@@ -10,20 +10,28 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from drape.checkpoint import ORIGIN_FILE, Weights
+from drape.checkpoint import DATA_FILE, ORIGIN_FILE, Weights
+from drape.data.exclude import Excluded, num_excluded
 from drape.data.loader import Reader
 from drape.errors import CheckpointError, ConfigError
-from drape.storage import write_json
+from drape.storage import write_atomic, write_json
 from drape.training.finetune import digest
 
 
 def origin_of(
-    readers: Sequence[Reader], init: Weights | None, held: frozenset[str], budget_s: float | None
+    readers: Sequence[Reader],
+    init: Weights | None,
+    held: frozenset[str],
+    budget_s: float | None,
+    excluded: Excluded | None = None,
 ) -> dict[str, Any]:
-    """Source, licence, number and digest of the pairs; digest and provenance of the initial weights; the budget."""
+    """Source, licence, number and digest of the pairs; digest and provenance of the initial weights; the budget.
+
+    Of a run that leaves pairs out also their number and the list, so that others can open the same pairs.
+    """
     ids = [pair for reader in readers for pair in reader.ids]
     sample = readers[0].compact(0).words
-    data = {
+    data: dict[str, Any] = {
         "source": sample.source,
         "licence": sample.licence,
         "pairs": len(ids),
@@ -31,7 +39,11 @@ def origin_of(
         "held_out_people": len(held),
     }
     start = None if init is None else {"digest": digest(init.tensors), **init.provenance}
-    return {"data": data, "init": start, "budget_s": budget_s}
+    origin: dict[str, Any] = {"data": data, "init": start, "budget_s": budget_s}
+    if excluded is not None:
+        data["excluded"] = num_excluded(readers)
+        origin["exclude"] = excluded.lines
+    return origin
 
 
 def check_origin(run: Path, origin: dict[str, Any], *, begun: bool) -> dict[str, Any]:
@@ -51,10 +63,12 @@ def check_origin(run: Path, origin: dict[str, Any], *, begun: bool) -> dict[str,
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise CheckpointError(f"{path} is damaged ({error}). Choose another --out, or delete the run.") from error
     if data != origin["data"]:
-        key = next(key for key in origin["data"] if data.get(key) != origin["data"][key])
+        now = origin["data"]
+        key = next(key for key in (*now, *data) if data.get(key) != now.get(key))
+        same = "--data and the same --exclude" if {"excluded"} & {*data, *now} else "--data"
         raise ConfigError(
-            f"{run} was begun on other data: {key} was {data.get(key)}, now it is {origin['data'][key]}. "
-            "Give the same --data, or choose another --out."
+            f"{run} was begun on other data: {key} was {data.get(key)}, now it is {now.get(key)}. "
+            f"Give the same {same}, or choose another --out."
         )
     if origin["init"] != init and (origin["init"] is not None or not begun):
         goes_on = "Leave --init out to go on" if begun else "Give the same --init"
@@ -63,6 +77,21 @@ def check_origin(run: Path, origin: dict[str, Any], *, begun: bool) -> dict[str,
         length = "a number of images, without --budget" if budget_s is None else f"--budget {budget_s:g}s"
         raise ConfigError(f"{run} was begun with {length}. Repeat that to go on, or choose another --out.")
     return stored
+
+
+def remember_data(run: Path, data: str | Path) -> None:
+    """Note where the data lie on this machine, for who wants to look at a run and its data together."""
+    text = str(data) if "://" in str(data) else str(Path(data).absolute())
+    if text != remembered_data(run):
+        write_atomic(run / DATA_FILE, lambda part: part.write_text(f"{text}\n", encoding="utf-8"))
+
+
+def remembered_data(run: Path) -> str | None:
+    """Where the data of a run lay when it was last trained; None where nobody noted it."""
+    try:
+        return (run / DATA_FILE).read_text(encoding="utf-8").strip() or None
+    except (OSError, UnicodeDecodeError):
+        return None
 
 
 def licences(origin: dict[str, Any]) -> list[str]:
