@@ -41,6 +41,9 @@ def _sweep(
         typer.Option(help="KEY=log:LOW:HIGH, uniform:LOW:HIGH, int:LOW:HIGH or choice:A,B; repeatable."),
     ] = None,
     set_: Annotated[list[str] | None, typer.Option("--set", help="One setting of all trials, KEY=VALUE.")] = None,
+    exclude: Annotated[
+        Path | None, typer.Option(help="File of people, or of pairs PERSON CLOTH, to leave out; one to a line.")
+    ] = None,
     trials: Annotated[
         int | None, typer.Option(callback=at_least(1), help=f"Trials in all; {TRIALS}, or the whole grid.")
     ] = None,
@@ -72,7 +75,8 @@ def _sweep(
     base = _with_scores(base, set_ or [], by_images=budget is None)
     spec = Spec(
         preset=preset, settings=_settings(set_ or [], base, images), config=base.to_dict(), data=str(data.resolve()),
-        budget=budget, search=tuple(search or ()), sampler=sampler, pruner=pruner, seed=seed,
+        exclude=None if exclude is None else str(exclude.resolve()), budget=budget, search=tuple(search or ()),
+        sampler=sampler, pruner=pruner, seed=seed,
     )  # fmt: skip
     count = _check(spec, base, trials)
     study = _search(spec, out, count, workers, budget_s, device)
@@ -101,6 +105,7 @@ def _settings(settings: list[str], base: "RunConfig", images: int | None) -> tup
 
 def _check(spec: "Spec", base: "RunConfig", trials: int | None) -> int:
     """The number of trials.  Raises DrapeError for anything that would fail the trials once they have begun."""
+    from drape.data.exclude import read_excluded
     from drape.training.sources import open_readers
 
     fixed = [setting.partition("=")[0].strip() for setting in spec.settings]
@@ -115,7 +120,7 @@ def _check(spec: "Spec", base: "RunConfig", trials: int | None) -> int:
         raise ConfigError(
             f"--trials is {trials}, but the grid has {size} points. Give {size} at most, or leave it out."
         )
-    open_readers(base, Path(spec.data))
+    open_readers(base, Path(spec.data), None if spec.exclude is None else read_excluded(Path(spec.exclude)))
     return trials or size or TRIALS
 
 
@@ -129,7 +134,10 @@ def _search(spec: "Spec", out: Path, trials: int, workers: int, budget_s: float 
     pick_device(device)
     claim_folder(out, spec)
     study = open_study(out, spec)
-    runner = Train(data=Path(spec.data), budget_s=budget_s, device=device, decoders=2, cache=out / "cache")
+    runner = Train(
+        data=Path(spec.data), exclude=None if spec.exclude is None else Path(spec.exclude), budget_s=budget_s,
+        device=device, decoders=2, cache=out / "cache",
+    )  # fmt: skip
     worker = Worker(out=out, spec=spec, trials=trials, runner=runner, say=_say)
     if workers > 1:
         work_together(worker, workers, _say)

@@ -19,6 +19,7 @@ EXAMPLES = """
 drape train mini-64 --data people --out runs/mini --budget 25m
 drape train mini-64 --data people --out runs/short --images 20000 --set optim.lr=3e-4
 drape train base-128 --data zalando-hd-resized --out runs/hd
+drape train mini-64 --data people --out runs/clean --exclude exclude.txt
 drape train mini-64 --data people --out runs/mini --track tensorboard,wandb
 drape train mini-64 --data own-pairs --out runs/own --init runs/mini --set finetune.train=lora
 drape train base-128 --dry-run --memory 24GiB
@@ -41,6 +42,9 @@ def _train(
         Path | None, typer.Option(help="Weights to start from: a bundled name, a file, or the folder of a run.")
     ] = None,
     partial: Annotated[bool, typer.Option("--partial", help="Load what fits of --init, and name the rest.")] = False,
+    exclude: Annotated[
+        Path | None, typer.Option(help="File of people, or of pairs PERSON CLOTH, to leave out; one to a line.")
+    ] = None,
     track: Annotated[list[str] | None, typer.Option(help="tensorboard, wandb, or both: tensorboard,wandb.")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     workers: Annotated[int, typer.Option(callback=at_least(0), help="Processes that decode the data.")] = 2,
@@ -83,6 +87,7 @@ def _train(
             partial=partial,
             device=device,
             workers=workers,
+            exclude=exclude,
             track=parse_names(track or []),
             started=started,
         )

@@ -12,10 +12,9 @@ from typing import Any
 import torch
 
 from drape.config import RunConfig
-from drape.data.compact import Compact
-from drape.data.files import Folders
 from drape.data.loader import Reader
-from drape.data.sample import TryOnBatch, TryOnSample
+from drape.data.part import Part
+from drape.data.sample import TryOnBatch
 from drape.doctor.thresholds import Thresholds
 from drape.errors import DataError
 from drape.nets.parallel_unet import ParallelUNet
@@ -104,32 +103,6 @@ class Patient:
     def _pairs(self, indices: Sequence[int], count: int) -> TryOnBatch:
         chosen = validation_pairs(self.source.joined.ids, indices, count)
         return self.source.pairs(chosen)
-
-
-class Part:
-    """Some of the pairs of a reader, in the order given."""
-
-    def __init__(self, reader: Reader, indices: Sequence[int]) -> None:
-        self.reader, self.indices = reader, list(indices)
-        self.fields: tuple[str, ...] = reader.fields
-        self.folders: Folders = reader.folders
-        self.ids = [reader.ids[index] for index in self.indices]
-
-    @property
-    def settings(self) -> dict[str, object]:
-        return {**self.reader.settings, "indices": self.indices}
-
-    def __len__(self) -> int:
-        return len(self.indices)
-
-    def __getitem__(self, index: int) -> TryOnSample:
-        return self.reader[self.indices[index]]
-
-    def by_id(self, person_id: str) -> TryOnSample:
-        return self.reader.by_id(person_id)
-
-    def compact(self, index: int) -> Compact:
-        return self.reader.compact(self.indices[index])
 
 
 def part_of(config: RunConfig, readers: Sequence[Reader], *, most: int = MOST_PAIRS, workers: int = 0) -> Source:

@@ -106,6 +106,8 @@ def table(found: Sequence[Result]) -> str:
 def train_command(spec: Spec, best: Result, out: Path) -> str:
     """The command line that trains the settings of a trial on their own."""
     words = ["drape", "train", spec.preset, "--data", spec.data, "--out", f"{out}-best"]
+    if spec.exclude:
+        words += ["--exclude", spec.exclude]
     if spec.budget:
         words += ["--budget", spec.budget]
     for setting in (*spec.settings, *(f"{key}={text}" for key, text in best.settings.items())):

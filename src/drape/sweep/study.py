@@ -43,6 +43,7 @@ class Spec:
     preset, settings   as typed, for the command that trains the best trial once more
     config             the run that every trial starts from
     search             texts of drape.sweep.space
+    exclude            file of pairs to leave out
     budget             of each trial, as typed; None: `config.images`
     seed               of the search; every trial trains with the seed of the config, on the same data and noise
     """
@@ -56,6 +57,7 @@ class Spec:
     sampler: str
     pruner: str
     seed: int
+    exclude: str | None = None
 
     def __post_init__(self) -> None:
         for name, known in (("sampler", SAMPLERS), ("pruner", PRUNERS)):

@@ -178,6 +178,7 @@ class Train:
     """The runner of a real study: `drape train` on its data, one decoded copy of which serves all trials."""
 
     data: Path
+    exclude: Path | None
     budget_s: float | None
     device: str
     decoders: int
@@ -188,7 +189,7 @@ class Train:
 
         request = Launch(
             config=config, data=self.data, out=run, budget_s=self.budget_s, device=self.device,
-            workers=self.decoders, cache=self.cache, on_validation=on_validation,
+            workers=self.decoders, cache=self.cache, exclude=self.exclude, on_validation=on_validation,
         )  # fmt: skip
         try:
             launch(request)

@@ -16,6 +16,7 @@ from drape.config import RunConfig
 from drape.data.cache import Cached, bytes_per_sample, cache
 from drape.data.compact import expand, to_batch, to_sample
 from drape.data.dresscode import DressCode
+from drape.data.exclude import Excluded, without
 from drape.data.joined import Joined
 from drape.data.loader import Reader, collate, decoded, mirror, order
 from drape.data.reader import Setting
@@ -137,9 +138,13 @@ class Source:
         return with_low_res(batch, self.config.low_res_size) if self.config.net.low_res else batch
 
 
-def open_readers(config: RunConfig, root: Path) -> list[Reader]:
-    """A reader of the training split for each setting of `config.data`.  Raises DataError if it cannot be read."""
-    return [open_reader(config, root, setting=setting) for setting in config.data.settings]
+def open_readers(config: RunConfig, root: Path, excluded: Excluded | None = None) -> list[Reader]:
+    """A reader of the training split for each setting of `config.data`, without the pairs of a list.
+
+    Raises DataError if the data or an id of the list cannot be found.
+    """
+    readers: list[Reader] = [open_reader(config, root, setting=setting) for setting in config.data.settings]
+    return readers if excluded is None else without(readers, excluded)
 
 
 def load_source(
