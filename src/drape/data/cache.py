@@ -97,14 +97,9 @@ def cache(reader: Reader, *, workers: int = 0, progress: Progress | None = None,
 
 
 def content_key(reader: Reader) -> str:
-    """A digest of the settings and of name, size and time of change of every file of the split."""
-    digest = hashlib.blake2b(digest_size=16)
-    digest.update(
-        json.dumps([VERSION, str(reader.folders.base.resolve()), reader.settings, reader.ids], default=list).encode()
-    )
-    for path, status in reader.folders.files():
-        digest.update(f"{path}\0{status.st_size}\0{status.st_mtime_ns}\n".encode("utf-8", "surrogateescape"))
-    return digest.hexdigest()
+    """A digest of everything that the samples depend on: the settings, the pairs and the files."""
+    said = json.dumps([VERSION, reader.fingerprint(), reader.settings, reader.ids], default=list)
+    return hashlib.blake2b(said.encode(), digest_size=16).hexdigest()
 
 
 def _load(file: Path, reader: Reader) -> Cached | None:

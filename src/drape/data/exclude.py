@@ -82,9 +82,7 @@ def without(readers: Sequence[Reader], excluded: Excluded) -> list[Reader]:
     for reader in readers:
         part = Part(reader, [index for index, pair in enumerate(reader.ids) if pair not in excluded])
         if not len(part):
-            raise DataError(
-                f"{excluded.path} excludes all {len(reader)} pairs of {reader.folders.base}. Shorten the list."
-            )
+            raise DataError(f"{excluded.path} excludes all {len(reader)} pairs of {reader.place}. Shorten the list.")
         parts.append(part)
     return parts
 

@@ -17,7 +17,6 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from drape.data.compact import Compact, Words, to_batch
-from drape.data.files import Folders
 from drape.data.parse_labels import MIRRORED
 from drape.data.pose import mirror_pose
 from drape.data.sample import TENSOR_FIELDS, WORD_FIELDS, TryOnBatch, TryOnSample
@@ -29,14 +28,21 @@ Decoded = tuple[dict[str, np.ndarray], list[Words]]
 
 @runtime_checkable
 class Reader(Protocol):
-    """What the readers of all layouts have in common."""
+    """What the readers of all layouts have in common.
+
+    place        what messages call the data: a folder or an address
+    settings     everything but the files that the bytes of a sample depend on
+    fingerprint  changes with the files, as far as can be told without reading them all
+    """
 
     fields: tuple[str, ...]
-    folders: Folders
     ids: list[tuple[str, str]]
 
     @property
+    def place(self) -> str: ...
+    @property
     def settings(self) -> dict[str, object]: ...
+    def fingerprint(self) -> str: ...
     def __len__(self) -> int: ...
     def __getitem__(self, index: int) -> TryOnSample: ...
     def by_id(self, person_id: str) -> TryOnSample: ...

@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 
 from drape.data.compact import Compact
-from drape.data.files import Folders
 from drape.data.loader import Reader
 from drape.data.sample import TryOnSample
 
@@ -14,8 +13,14 @@ class Part:
     def __init__(self, reader: Reader, indices: Sequence[int]) -> None:
         self.reader, self.indices = reader, list(indices)
         self.fields: tuple[str, ...] = reader.fields
-        self.folders: Folders = reader.folders
         self.ids = [reader.ids[index] for index in self.indices]
+
+    @property
+    def place(self) -> str:
+        return self.reader.place
+
+    def fingerprint(self) -> str:
+        return self.reader.fingerprint()
 
     @property
     def settings(self) -> dict[str, object]:

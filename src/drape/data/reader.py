@@ -3,6 +3,7 @@
 A layout says where its files lie, what its labels and joints mean, and which pixels it hides.
 """
 
+import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from functools import cached_property
@@ -61,6 +62,18 @@ class FolderReader(ABC):
     def box(self, person_id: str) -> Box:
         """The part of the person's photo that their record shows, in pixels of the file."""
         return Files(self, person_id, person_id).person_box
+
+    @property
+    def place(self) -> str:
+        """The folder of the split, or of whatever the layout keeps together."""
+        return str(self.folders.base)
+
+    def fingerprint(self) -> str:
+        """A digest of the folder's place, and of name, size and time of change of every file of the split."""
+        digest = hashlib.blake2b(str(self.folders.base.resolve()).encode("utf-8", "surrogateescape"), digest_size=16)
+        for path, status in self.folders.files():
+            digest.update(f"\n{path}\0{status.st_size}\0{status.st_mtime_ns}".encode("utf-8", "surrogateescape"))
+        return digest.hexdigest()
 
     @property
     def settings(self) -> dict[str, object]:
