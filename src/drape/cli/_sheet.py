@@ -3,18 +3,16 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from PIL import Image, ImageDraw, ImageFont, ImageOps
+from PIL import Image, ImageDraw, ImageOps
 
 from drape.pipeline.tryon import Dressed
+from drape.survey.drawing import INK, LINE, PAPER, QUIET, card, fitted, joined, width_of, write
 
 CELL = (240, 320)  # width, height of a picture on the sheet
 GAP = 14
 HEAD = 126  # height of title and facts
 MARGIN = 48
 NAME = 34  # height of the line with a name under a picture
-RADIUS = 10
-
-PAPER, INK, QUIET, LINE = "#f6f5f2", "#1c1b19", "#6d6a64", "#d9d6cf"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,9 +33,9 @@ def draw_sheet(rows: Sequence[Sequence[Dressed]], words: Words) -> Image.Image:
     height = top + (pitch_y + NAME) * len(rows) - GAP + foot + MARGIN
     sheet = Image.new("RGB", (width, height), PAPER)
     pen = ImageDraw.Draw(sheet)
-    pen.text((MARGIN, MARGIN - 8), words.title, fill=INK, font=_font(44))
-    for number, text in enumerate(_lines(words.facts, width - 2 * MARGIN, 20)[:2]):
-        pen.text((MARGIN, MARGIN + 52 + 28 * number), text, fill=QUIET, font=_font(20))
+    write(pen, (MARGIN, MARGIN - 8), words.title, size=44)
+    for number, text in enumerate(joined(words.facts, width - 2 * MARGIN, 20)[:2]):
+        write(pen, (MARGIN, MARGIN + 52 + 28 * number), text, size=20, ink=QUIET)
     for column, dressed in enumerate(rows[0]):
         place = left + column * pitch_x, MARGIN + head
         _picture(sheet, Image.fromarray(dressed.cloth.photo), place)
@@ -51,26 +49,19 @@ def draw_sheet(rows: Sequence[Sequence[Dressed]], words: Words) -> Image.Image:
     _rules(pen, left, top, width, height - foot)
     for number, note in enumerate(words.notes):
         y = height - MARGIN - foot + 28 + 24 * number
-        pen.text((MARGIN, y), _fitted(note, width - 2 * MARGIN, 17), fill=QUIET, font=_font(17))
+        write(pen, (MARGIN, y), note, size=17, ink=QUIET, width=width - 2 * MARGIN)
     return sheet
 
 
 def _picture(sheet: Image.Image, picture: Image.Image, place: tuple[int, int]) -> None:
     """Put a picture into a cell, whole, centred, with rounded corners."""
-    fitted = ImageOps.contain(picture, CELL, Image.Resampling.LANCZOS)
-    card = Image.new("RGB", CELL, "white")
-    card.paste(fitted, ((CELL[0] - fitted.width) // 2, (CELL[1] - fitted.height) // 2))
-    corners = Image.new("L", (CELL[0] * 4, CELL[1] * 4), 0)
-    ImageDraw.Draw(corners).rounded_rectangle((0, 0, CELL[0] * 4 - 1, CELL[1] * 4 - 1), RADIUS * 4, fill=255)
-    sheet.paste(card, place, corners.resize(CELL, Image.Resampling.LANCZOS))
-    box = (place[0], place[1], place[0] + CELL[0] - 1, place[1] + CELL[1] - 1)
-    ImageDraw.Draw(sheet).rounded_rectangle(box, RADIUS, outline=LINE)
+    card(sheet, ImageOps.contain(picture, CELL, Image.Resampling.LANCZOS), place, CELL)
 
 
 def _name(pen: ImageDraw.ImageDraw, name: str, place: tuple[int, int], ink: str) -> None:
-    text = _fitted(name, CELL[0], 20)
-    middle = place[0] + (CELL[0] - pen.textlength(text, font=_font(20))) / 2
-    pen.text((middle, place[1] + CELL[1] + 6), text, fill=ink, font=_font(20))
+    text = fitted(name, CELL[0], 20)
+    middle = place[0] + (CELL[0] - width_of(text, 20)) / 2
+    write(pen, (middle, place[1] + CELL[1] + 6), text, size=20, ink=ink)
 
 
 def _rules(pen: ImageDraw.ImageDraw, left: int, top: int, right: int, bottom: int) -> None:
@@ -78,29 +69,3 @@ def _rules(pen: ImageDraw.ImageDraw, left: int, top: int, right: int, bottom: in
     x, y = left - GAP - GAP // 2 + 3, top - GAP + 3
     pen.line((x, MARGIN + HEAD, x, bottom - MARGIN), fill=LINE, width=2)
     pen.line((MARGIN, y, right - MARGIN, y), fill=LINE, width=2)
-
-
-def _lines(parts: Sequence[str], width: int, size: int) -> list[str]:
-    """The parts with dots between them, a new line where the next would not fit."""
-    lines: list[str] = []
-    for part in parts:
-        longer = f"{lines[-1]}  \u00b7  {part}" if lines else part
-        if lines and _font(size).getlength(longer) <= width:
-            lines[-1] = longer
-        else:
-            lines.append(_fitted(part, width, size))
-    return lines
-
-
-def _fitted(text: str, width: int, size: int) -> str:
-    """The text, cut with an ellipsis where it is wider than `width`."""
-    font = _font(size)
-    if font.getlength(text) <= width:
-        return text
-    while text and font.getlength(text + "...") > width:
-        text = text[:-1]
-    return text.rstrip() + "..."
-
-
-def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
-    return ImageFont.load_default(size)

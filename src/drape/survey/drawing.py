@@ -1,0 +1,95 @@
+"""What every sheet of drape is drawn with: one paper, one ink, one typeface, rounded pictures, text that fits."""
+
+from collections.abc import Sequence
+from functools import cache
+
+from PIL import Image, ImageDraw, ImageFont
+
+PAPER, INK, QUIET, LINE, ALARM = "#f6f5f2", "#1c1b19", "#6d6a64", "#d9d6cf", "#a3271c"
+
+Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
+Place = tuple[int, int]
+"""x, y in pixels of the sheet."""
+
+
+def card(sheet: Image.Image, picture: Image.Image, place: Place, size: tuple[int, int], radius: int = 10) -> None:
+    """Put a picture, no larger than (width, height) `size`, into the middle of a white card with rounded corners."""
+    ground = Image.new("RGB", size, "white")
+    ground.paste(picture, ((size[0] - picture.width) // 2, (size[1] - picture.height) // 2))
+    corners = Image.new("L", (size[0] * 4, size[1] * 4), 0)
+    ImageDraw.Draw(corners).rounded_rectangle((0, 0, size[0] * 4 - 1, size[1] * 4 - 1), radius * 4, fill=255)
+    sheet.paste(ground, place, corners.resize(size, Image.Resampling.LANCZOS))
+    frame(ImageDraw.Draw(sheet), place, size, radius)
+
+
+def frame(pen: ImageDraw.ImageDraw, place: Place, size: tuple[int, int], radius: int = 10, fill: str = "") -> None:
+    """The thin line around a card."""
+    box = (place[0], place[1], place[0] + size[0] - 1, place[1] + size[1] - 1)
+    pen.rounded_rectangle(box, radius, outline=LINE, fill=fill or None)
+
+
+def write(
+    pen: ImageDraw.ImageDraw, place: tuple[float, float], text: str, *, size: int, ink: str = INK, width: int = 0
+) -> None:
+    """One line of text, cut with dots where it is wider than `width` (0: as wide as it is)."""
+    shown = fitted(text, width, size) if width else text
+    pen.text(place, shown, fill=ink, font=font(size, shown))
+
+
+def joined(parts: Sequence[str], width: int, size: int) -> list[str]:
+    """The parts with dots between them, a new line where the next would not fit."""
+    lines: list[str] = []
+    for part in parts:
+        longer = f"{lines[-1]}  \u00b7  {part}" if lines else part
+        if lines and width_of(longer, size) <= width:
+            lines[-1] = longer
+        else:
+            lines.append(fitted(part, width, size))
+    return lines
+
+
+def wrapped(text: str, width: int, size: int, most: int = 99) -> list[str]:
+    """The text on at most so many lines, broken between words; what does not fit ends with dots."""
+    lines: list[str] = []
+    for word in text.split():
+        longer = f"{lines[-1]} {word}" if lines else word
+        if lines and width_of(longer, size) <= width:
+            lines[-1] = longer
+        else:
+            lines.append(word)
+    if len(lines) > most:
+        lines = [*lines[: most - 1], " ".join(lines[most - 1 :])]
+    return [fitted(line, width, size) for line in lines]
+
+
+def fitted(text: str, width: int, size: int) -> str:
+    """The text, cut with dots where it is wider than `width`."""
+    if width_of(text, size) <= width:
+        return text
+    while text and width_of(text + "...", size) > width:
+        text = text[:-1]
+    return text.rstrip() + "..."
+
+
+def width_of(text: str, size: int) -> float:
+    """Pixels that a line of text takes."""
+    return font(size, text).getlength(text)
+
+
+def font(size: int, text: str = "") -> Font:
+    """The typeface at this size in pixels: Pillow's own, and where it lacks a letter of the text, matplotlib's."""
+    return _own(size) if all(letter == "\u00b7" or " " <= letter <= "~" for letter in text) else _wide(size)
+
+
+@cache
+def _own(size: int) -> Font:
+    return ImageFont.load_default(size)
+
+
+@cache
+def _wide(size: int) -> Font:
+    from pathlib import Path
+
+    import matplotlib
+
+    return ImageFont.truetype(str(Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf"), size)
