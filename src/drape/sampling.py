@@ -96,14 +96,15 @@ def sample_batch(
 
 def _build_denoiser(net: ParallelUNet, config: RunConfig, conditions: Conditions, how: SamplingConfig) -> Denoiser:
     everywhere = torch.ones(len(conditions.agnostic), dtype=torch.bool, device=conditions.agnostic.device)
-    conditional = _denoiser(net, config, conditions)
+    conditional = plain_denoiser(net, config, conditions)
     if how.guidance == 1:
         return clipped(conditional)
-    null = _denoiser(net, config, conditions.null(everywhere))
+    null = plain_denoiser(net, config, conditions.null(everywhere))
     return clipped(guided(conditional, null, how.guidance, how.interval))
 
 
-def _denoiser(net: ParallelUNet, config: RunConfig, conditions: Conditions) -> Denoiser:
+def plain_denoiser(net: ParallelUNet, config: RunConfig, conditions: Conditions) -> Denoiser:
+    """The net as a function of noisy image and level under these conditions: no guidance, nothing clipped."""
     with autocast(config.precision, conditions.agnostic.device):
         cloth = _encode_each_cloth_once(net, conditions) if config.net.caches_cloth else None
 
