@@ -1,17 +1,30 @@
 """`drape doctor`: what is wrong, and what to do about it."""
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from drape.cli._options import AsJson, Device
-from drape.cli.command import call
+from drape.cli._output import check_folder
+from drape.cli.command import at_least, call
+from drape.errors import ConfigError
+
+if TYPE_CHECKING:
+    from drape.doctor.patient import Patient
+    from drape.doctor.thresholds import Thresholds
 
 EXAMPLES = """
+drape doctor mini-64 --data people
+drape doctor mini-64 --data people --overfit 8
+drape doctor runs/mini
+drape doctor runs/mini --data people --html report.html
+drape doctor runs/mini/checkpoints/000000012000 --data people --json
 drape doctor --replay runs/mini/faults/000000012000
-drape doctor --replay runs/mini/faults/000000012000 --device cpu --json
 """
 
 
@@ -21,22 +34,105 @@ def run(argv: list[str]) -> int:
 
 
 def _doctor(
-    replay: Annotated[Path, typer.Option(help="Folder RUN/faults/IMAGES that a stopped run has written.")],
+    target: Annotated[
+        str | None, typer.Argument(help="A preset or .json config, before training; a run, a checkpoint or weights.")
+    ] = None,
+    data: Annotated[Path | None, typer.Option(help="Folder of pairs; of a run, the one it was trained on.")] = None,
+    overfit: Annotated[
+        int | None, typer.Option(callback=at_least(2), help="Only learn so many pairs by heart: 8, say.")
+    ] = None,
+    html: Annotated[Path | None, typer.Option(help="Write the report with its figures as one web page.")] = None,
+    go_on: Annotated[bool, typer.Option("--all", help="Run every check, also after a FAIL.")] = False,
+    set_: Annotated[list[str] | None, typer.Option("--set", help="A setting of the preset, KEY=VALUE.")] = None,
+    threshold: Annotated[list[str] | None, typer.Option(help="What a check compares with, NAME=NUMBER.")] = None,
+    replay: Annotated[
+        Path | None, typer.Option(help="Folder RUN/faults/IMAGES that a stopped run has written.")
+    ] = None,
     device: Device = "auto",
     as_json: AsJson = False,
 ) -> int:
-    """Find the cause of a step that was stopped: the same batch again, in fp32 and in the run's precision.
+    """Find out why a run is flat, before it begins or when it has come some way.
 
-    Prints lines 'ok|warn|FAIL name found -> remedy'.  0 whatever was found, also nothing wrong on this device (a last
-    line 'warn the fault'); 2 the folder cannot be read, or the step does not fit into memory.
+    Prints lines 'ok|warn|FAIL name found -> remedy', then a verdict with its reason and the next command.  Before
+    training: data, code and settings, then short trainings (minutes).  Of a run: the same without training, then what
+    its weights do and what its records can show.  0 nothing failed; 2 something did, or cannot be read.
     """
-    from dataclasses import asdict
+    if replay is not None:
+        return _replay(replay, device, as_json)
+    if target is None:
+        raise ConfigError("nothing to examine is named. Name a preset or a run: 'drape doctor mini-64 --data DIR'.")
+    if html is not None:
+        check_folder(html.absolute().parent)
+    from drape.doctor.examine import examine
+    from drape.doctor.finding import worst
+    from drape.doctor.thresholds import Thresholds
+    from drape.doctor.thresholds import override as override_thresholds
 
+    thresholds = override_thresholds(Thresholds(), threshold or [])
+    if overfit is not None:
+        thresholds = replace(thresholds, overfit_samples=overfit)
+    patient = _patient(target, data, set_ or [], device, thresholds)
+    stages = _stages(patient, overfit is not None)
+    with _saying(as_json) as (on_check, on_finding):
+        found = examine(patient, stages, name=target, go_on=go_on, on_check=on_check, on_finding=on_finding)
+    if html is not None:
+        from drape.doctor.page import write_page
+
+        write_page(html, found, patient)
+    if as_json:
+        print(json.dumps(found.to_dict(), indent=1))
+    else:
+        print("\n".join(["", *found.verdict.lines(), *([str(html)] if html is not None else [])]))
+    return 2 if worst(found.findings) == "FAIL" else 0
+
+
+def _patient(target: str, data: Path | None, settings: list[str], device: str, thresholds: "Thresholds") -> "Patient":
+    """Whom TARGET names.  Raises ConfigError for a preset without data, and for settings of a run."""
+    from drape.config import override, read_config
+    from drape.doctor.patient import patient_of
+    from drape.doctor.records import open_run
+    from drape.presets import preset
+
+    path = Path(target)
+    if path.suffix == ".json" or not path.exists():
+        config = read_config(path) if path.suffix == ".json" else preset(target)
+        if data is None:
+            raise ConfigError("--data is missing. Name the folder of pairs that the net is to learn from.")
+        return patient_of(override(config, settings), data, device=device, thresholds=thresholds)
+    if settings:
+        raise ConfigError(f"{target} has settings of its own. Leave --set out, or examine its preset.")
+    return open_run(path, data, device=device, thresholds=thresholds)
+
+
+def _stages(patient: "Patient", overfit: bool) -> list[tuple[Any, ...]]:
+    from drape.doctor.examine import checks
+    from drape.doctor.overfit import CHECKS
+
+    if overfit:
+        return [CHECKS]
+    return [checks("A"), checks("B" if patient.ema is None else "C")]
+
+
+@contextmanager
+def _saying(as_json: bool) -> Iterator[tuple[Any, Any]]:
+    """(what to call before each check, what to call with each finding): lines on stdout, the check's name on stderr."""
+    from rich.console import Console
+
+    console = Console(stderr=True)
+    with console.status("reading the data") as status:
+        yield (
+            lambda name: status.update(f"looking at: {name}"),
+            lambda finding: None if as_json else print(finding.line(), flush=True),
+        )
+
+
+def _replay(folder: Path, device: str, as_json: bool) -> int:
+    """The step that a run was stopped at, once more; 0 whatever was found."""
     from drape.devices import pick_device
     from drape.training.faults import read_fault
-    from drape.training.replay import replay as compute_again
+    from drape.training.replay import replay
 
-    findings = compute_again(read_fault(replay), pick_device(device))
+    findings = replay(read_fault(folder), pick_device(device))
     if as_json:
         print(json.dumps([asdict(finding) for finding in findings], indent=1))
     else:

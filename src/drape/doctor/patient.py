@@ -11,8 +11,9 @@ from typing import Any
 
 import torch
 
+from drape.conditioning import with_low_res
 from drape.config import RunConfig
-from drape.data.loader import Reader
+from drape.data.loader import Reader, collate
 from drape.data.part import Part
 from drape.data.sample import TryOnBatch
 from drape.doctor.thresholds import Thresholds
@@ -21,7 +22,7 @@ from drape.nets.parallel_unet import ParallelUNet
 from drape.training.engine import Engine
 from drape.training.held_out import rank, split, validation_pairs
 from drape.training.records import Record
-from drape.training.sources import Micro, Source, load_source, open_readers
+from drape.training.sources import Micro, Source, load_source, open_reader, open_readers
 from drape.training.validation import Validator
 
 MOST_PAIRS = 512
@@ -61,6 +62,7 @@ class Patient:
     online       the weights as the optimiser left them; None before training, and for a weights file
     ema          their average, what samples are drawn with; None before training
     images_seen  of these weights
+    shared       what more than one check needs and one has found, by name
     """
 
     config: RunConfig
@@ -73,6 +75,7 @@ class Patient:
     ema: ParallelUNet | None = None
     images_seen: int = 0
     records: RunRecords | None = None
+    shared: dict[str, Any] = field(default_factory=dict, repr=False)
 
     @property
     def device(self) -> torch.device:
@@ -90,8 +93,23 @@ class Patient:
         return self._pairs(self.source.sides[0], count)
 
     def held_out(self, count: int) -> TryOnBatch | None:
-        """Pairs that are never trained on; None where the set is too small to spare any."""
-        return self._pairs(self.source.sides[1], count) if self.source.sides[1] else None
+        """Pairs that are never trained on: held out, or where the set is too small to spare any, those of the folder's
+        test split; None where there are neither."""
+        if self.source.sides[1]:
+            return self._pairs(self.source.sides[1], count)
+        if self.test is None:
+            return None
+        chosen = validation_pairs(self.test.ids, range(len(self.test)), count)
+        batch = collate([self.test[index] for index in chosen])
+        return with_low_res(batch, self.config.low_res_size) if self.config.net.low_res else batch
+
+    @cached_property
+    def test(self) -> Reader | None:
+        """The test split in the setting of the last reader; None where the folder has none."""
+        try:
+            return open_reader(self.config, self.root, setting=self.config.data.settings[-1], split="test")
+        except DataError:
+            return None
 
     @cached_property
     def validator(self) -> Validator:
