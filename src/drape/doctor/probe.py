@@ -107,6 +107,7 @@ class Measurement:
     """What `measure` found.
 
     inside    pixels in the mask of each pair: inside errors are averaged with these weights
+    power     mean square of the images
     right     the errors with every input as it should be
     changed   the same with one input changed, by its name in CHANGES; at the probes, the cloth at all levels
     """
@@ -114,6 +115,7 @@ class Measurement:
     grid: Grid
     inside: Float[ndarray, " n"]
     outside: Float[ndarray, " n"]
+    power: float
     right: Errors
     changed: Mapping[str, Errors]
 
@@ -133,6 +135,12 @@ class Measurement:
         """The same, mean over the levels of each quarter of t."""
         levels = self.eps()
         return [float(np.mean([levels[column] for column in self.grid.quarter(q)])) for q in range(QUARTERS)]
+
+    def copying(self) -> list[float]:
+        """The error of eps at each probe of who answers with the noisy image times the best factor, and no more."""
+        ratio = np.exp(np.array(self.grid.log_snr[self.grid.probes])) * self.power
+        found: list[float] = (ratio / (ratio + 1)).tolist()
+        return found
 
     def x0(self, where: str) -> list[float]:
         """Mean square error of x0 at each probe, over all pixels "in" or "out" of the masks."""
@@ -213,6 +221,7 @@ def measure(
         grid=grid,
         inside=inside,
         outside=mask[0].numel() - inside,
+        power=float(pairs.need("person").double().square().mean()),
         right=table.pop(""),
         changed=table,
     )

@@ -16,11 +16,92 @@ class Thresholds:
 
     # sampler, schedule: theory with the oracle in the net's place
     oracle_psnr_db: float = 40.0
+    oracle_steps: int = 16
     variance_error: float = 0.02
+    # sampler: relative error of the contrast of images made by the perfect denoiser of plain noise, 64 steps
+    plain_error: float = 0.1
+    # prediction: largest error of target, x_t and what is recovered, single precision
+    prediction_error: float = 1e-3
+    # schedule: alpha^2 + sigma^2 - 1; levels in log-SNR; what may be left of the image's amplitude at t = 1
+    power_error: float = 1e-4
+    level_error: float = 0.02
+    alpha_end: float = 0.05
+    # noise labels: |log-SNR told - held|; share of x_t that is neither person nor noise; noise of x_t when sampling,
+    # relative; longest stretch of t without a training image
+    label_error: float = 0.05
+    noise_rest: float = 1e-2
+    sampled_noise_error: float = 0.05
+    level_gap: float = 0.05
+    # draws: images; distance of t from even, of all and of windows of 32; |mean|, |std - 1|; correlation of noise
+    draws: int = 2048
+    uneven: float = 0.05
+    stratified: float = 0.1
+    noise_error: float = 0.01
+    noise_correlation: float = 0.02
     # what the net is shown: 256 samples as the trainer gets them
     samples: int = 256
-    # contract: pairs whose files are decoded a second time
+    # contract: pairs whose files are decoded a second time, whose colours are compared, that are dressed by try-on
     files: int = 48
+    coloured: int = 48
+    dressed: int = 3
+    # contract, range: largest magnitude; std of people, and of nothing at all; contrast and mean against the files
+    range_most: float = 1.5
+    std_least: float = 0.3
+    std_most: float = 0.8
+    std_none: float = 0.02
+    contrast_ratio: float = 1.3
+    brightness_shift: float = 0.2
+    # contract, files and colour order: levels of 255 from the files; shares of pairs, of warm skins; cloth reversed
+    file_levels: float = 3.0
+    files_levels: float = 8.0
+    reversed_share: float = 0.2
+    skin_warm: float = 0.7
+    skin_warm_least: float = 0.3
+    cloth_reversed: float = 0.7
+    # contract, agnostic and leak: shares of the pixels outside the mask, levels inside; correlation; share of the cloth
+    agnostic_outside_least: float = 0.005
+    agnostic_outside: float = 0.2
+    agnostic_inside_levels: float = 4.0
+    leak_correlation: float = 0.05
+    leak_correlation_most: float = 0.2
+    leak_outside: float = 0.05
+    leak_outside_most: float = 0.15
+    # contract, mask: coverage of the picture; share of odd ones; of cloth, of one's own cloth, of background, of chests
+    mask_least: float = 0.05
+    mask_most: float = 0.95
+    mask_odd: float = 0.2
+    mask_cloth: float = 0.5
+    mask_own: float = 0.96
+    mask_own_margin: float = 0.03
+    mask_background: float = 0.8
+    mask_chest: float = 0.5
+    # contract, pose: shares missing, of people without; distances as shares of the picture; of own and others'; sides
+    pose_missing: float = 0.3
+    pose_null: float = 0.05
+    pose_file: float = 0.01
+    pose_fit: float = 0.03
+    pose_fit_ratio: float = 0.8
+    pose_sides: float = 0.2
+    # contract, flip: share of rows in which one thing is mirrored and another is not; evidence of mirrored files
+    flip_apart: float = 0.03
+    flip_parse: float = 0.0
+    # contract, pairing: share of rows with another row's picture; distance of own over that of exchanged; odd pairs
+    strangers: float = 0.03
+    pairing_ratio: float = 0.8
+    pairing_odd: float = 0.15
+    clothes_alike: float = 5.0
+    in_place: float = 0.5
+    # contract, what reaches the net and the sampler: levels of 255; noise over its label, off by
+    handed_levels: float = 1.0
+    sampling_levels: float = 2.0
+    low_res_levels: float = 4.0
+    noise_ratio: float = 0.1
+    # contract, overlap and variety: share of the held-out; people; different pictures; repeated draws of an epoch
+    overlap: float = 0.1
+    people: int = 32
+    pictures_different: float = 0.5
+    repeats: float = 0.02
+    repeats_most: float = 0.5
     # updates of a fresh net
     steps: int = 20
     # overfitting, learning rate
@@ -33,6 +114,9 @@ class Thresholds:
     enough_steps: int = 1000
     enough_share: float = 0.05
     late_steps: int = 10_000
+    # ... or `ripe_steps`, if its error at most noise is below so many times that of a linear filter
+    ripe_steps: int = 200
+    ripe_ratio: float = 1.1
     # yardsticks: error as a share of that of copying, and of a linear filter
     copying: float = 0.9
     linear: float = 0.9
@@ -52,10 +136,17 @@ class Thresholds:
     null_error: float = 1.0
     # time: rise of the error at a level told wrongly by a quarter of t
     time_rise: float = 0.5
+    time_better: float = 0.1
     # attention: entropy as a share of that of attending everywhere alike
     attention_entropy: float = 0.98
     # ema: its error over that of the online weights
     ema_ratio: float = 1.02
+    ema_ratio_most: float = 1.5
+    # weights: root mean square over that of the start
+    weight_growth: float = 100.0
+    weight_shrink: float = 0.1
+    # sample quality: error over that of one prediction out of noise
+    sample_factor: float = 4.0
     # train-val gap: rise of the error from training pairs to held-out ones
     train_val_gap: float = 0.10
     train_val_gap_most: float = 0.50

@@ -1,0 +1,315 @@
+"""Does a trained net beat the yardsticks, and does it use what it is told?  All of it from one measurement.
+
+`judge_...` takes a `Measurement` of any model; `check_...` asks for that of a patient.  Errors are held against theory
+per noise level, since the mean over all levels is decided where neighbouring pixels tell the answer.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from drape.config import RunConfig
+from drape.doctor.finding import Finding, Status
+from drape.doctor.measured import Age, age_of, examined_on, measured, ruler_of
+from drape.doctor.patient import Patient
+from drape.doctor.predictor import CLOTHS, NOTHING, TIMES
+from drape.doctor.probe import Measurement
+from drape.doctor.thresholds import Thresholds
+from drape.evaluation.yardsticks import Yardsticks
+from drape.training.validation import PROBES
+
+EXAMINE = "run 'drape doctor PRESET --data DIR', which examines data and code"
+
+
+def check_yardsticks(patient: Patient) -> list[Finding]:
+    """11: the error per noise level, held against copying the noisy image and against the best linear filter.
+
+    evidence: t, log_snr, eps, low, high (95 % of the mean over pairs), online (eps of the online weights, or None),
+    wiener, pass_through: curves over the levels; ratios: eps over wiener by quarter of t; copying: mean error over that
+    of copying
+    """
+    found = measured(patient, on=examined_on(patient))
+    if found is None:
+        return []
+    ruler = ruler_of(patient)
+    finding = judge_yardsticks(found, ruler, age_of(patient), patient.thresholds, on=examined_on(patient))
+    online = measured(patient, "online", examined_on(patient)) if patient.ema is not None else None
+    curve = None if online is None else online.eps()[: online.grid.levels]
+    return [_with(finding, online=curve)]
+
+
+def judge_yardsticks(
+    found: Measurement, ruler: Yardsticks, age: Age, thresholds: Thresholds, *, on: str = "held-out"
+) -> Finding:
+    """FAIL where the net is no better than copying what it is given; a warning where a linear filter would do as well.
+
+    A net worse than copying after many steps is broken, not young: it was taught something else than it is asked.
+    """
+    quarters, wiener = found.quarters(), ruler.quarters("wiener")
+    copying = float(np.mean(quarters)) / ruler.mean("pass_through")
+    ratios = [error / best for error, best in zip(quarters, wiener, strict=True)]
+    mean = float(np.mean(quarters)) / ruler.mean("wiener")
+    text = (
+        f"error of eps {np.mean(quarters):.4f}: {mean:.2f} of a linear filter's, by quarter of t "
+        f"{' '.join(f'{ratio:.2f}' for ratio in ratios)}; {copying:.2f} of copying's ({len(found)} {on} pairs)"
+    )
+    evidence = {**curves(found, ruler), "ratios": ratios, "copying": copying, "mean_ratio": mean}
+    status: Status = "ok"
+    remedy = ""
+    if not found.finite:
+        text, status, remedy = f"the error is {np.mean(quarters)}", "FAIL", "lower optim.lr, and begin again"
+        return _finding("yardsticks", status, text, remedy, {"means": "BROKEN"})
+    if copying >= thresholds.copying:
+        status, text = "FAIL", f"nothing learned: {text}"
+        remedy = f"look at the learning rate and at the gradients: {EXAMINE}, then 'drape doctor PRESET --overfit 8'"
+        if copying > 1.1 or not age.early:
+            evidence["means"] = "BROKEN"
+    elif mean >= thresholds.linear:
+        status, text = "warn", f"no better than a linear filter yet: {text}"
+        remedy = "train on; that is how smooth pictures are, and nothing about people or clothes"
+    elif max(ratios) > 1.1:
+        worst = int(np.argmax(ratios))
+        status = "warn"
+        text += f"; quarter {worst} ({'least' if worst == 0 else 'most' if worst == 3 else 'medium'} noise) lags behind"
+        remedy = "give that noise more weight (diffusion.target=v, diffusion.weighting=clipped-snr), or train on"
+    return _finding("yardsticks", status, text, remedy, evidence)
+
+
+def curves(found: Measurement, ruler: Yardsticks) -> dict[str, Any]:
+    """What the figure of the loss per noise level shows."""
+    levels = slice(0, found.grid.levels)
+    values = found.right.eps[:, levels]
+    mean = np.nanmean(values, axis=0)
+    spread = 1.96 * np.nanstd(values, axis=0) / np.sqrt(np.isfinite(values).sum(axis=0))
+    return {
+        "t": list(found.grid.t[levels]),
+        "log_snr": list(found.grid.log_snr[levels]),
+        "eps": mean.tolist(),
+        "low": (mean - spread).tolist(),
+        "high": (mean + spread).tolist(),
+        "wiener": list(ruler.wiener),
+        "pass_through": list(ruler.pass_through),
+    }
+
+
+def check_cloth_gap(patient: Patient) -> list[Finding]:
+    """12: how much worse the net gets inside the mask in another cloth, at four levels with much noise.
+
+    evidence: t and gap of the probes, bounds (95 % of the mean gap), null and noise (gaps with a gray cloth and with
+    noise), levels_t and levels (gap over all of t), mean_loss (rise of the averaged loss), moved (mean |change| of x0 in
+    and outside the mask)
+    """
+    found = measured(patient, on=examined_on(patient))
+    if found is None or not found.finite:
+        return []
+    remedy = cloth_remedy(patient.config)
+    refines = patient.config.net.low_res
+    return [judge_cloth_gap(found, age_of(patient), patient.thresholds, remedy=remedy, refines=refines)]
+
+
+def judge_cloth_gap(
+    found: Measurement, age: Age, thresholds: Thresholds, *, remedy: str = "", refines: bool = False
+) -> Finding:
+    """FAIL where the cloth makes no difference though the net had time to learn that it does.
+
+    refines   whether the net is shown the picture in low resolution, which tells most of what the cloth would
+    """
+    shown = [name for name in CLOTHS if name in found.changed]
+    evidence = _cloth_evidence(found, shown)
+    if not any(any(found.moved(name)) for name in shown):
+        return _severed("cloth gap", "the cloth", age, evidence)
+    if "cloth" not in found.changed:
+        text = "every pair has the same cloth, so there is no other one to show"
+        return _finding("cloth gap", "warn", text, "add pairs in other clothes", evidence)
+    gap = found.gap("cloth")
+    best, (low, high) = max(gap[1:]), evidence["bounds"]
+    text = (
+        f"in another cloth the error in the mask rises by {_percents(gap)} at t {_probes()} "
+        f"(the averaged loss: {evidence['mean_loss']:+.1%}) {age}"
+    )
+    if best >= thresholds.cloth_gap:
+        return _finding("cloth gap", "ok", text, "", evidence)
+    if best >= thresholds.cloth_gap_least or high >= thresholds.cloth_gap_least:
+        return _finding("cloth gap", "warn", f"the cloth counts for little: {text}", remedy, evidence)
+    if age.early:
+        advice = "too early to tell: cloths are learned suddenly; train on and look again"
+        return _finding("cloth gap", "warn", f"the cloth makes no difference yet: {text}", advice, evidence)
+    status: Status = "warn" if refines else "FAIL"
+    return _finding("cloth gap", status, f"the cloth is ignored: {text}", remedy, evidence)
+
+
+def _cloth_evidence(found: Measurement, shown: Sequence[str]) -> dict[str, Any]:
+    evidence: dict[str, Any] = {"t": list(PROBES), "moved": {name: list(found.moved(name)) for name in shown}}
+    if "cloth" in shown:
+        levels = slice(0, found.grid.levels)
+        right, wrong = (np.nanmean(e.eps[:, levels]) for e in (found.right, found.changed["cloth"]))
+        evidence |= {
+            "gap": found.gap("cloth"),
+            "bounds": list(found.gap_bounds("cloth")),
+            "levels_t": list(found.grid.t[levels]),
+            "levels": found.gap_levels("cloth"),
+            "mean_loss": float(wrong / right - 1),
+        }
+    return evidence | {name.split()[1]: found.gap(name) for name in shown if name != "cloth"}
+
+
+def cloth_remedy(config: RunConfig) -> str:
+    """What to do about a net that ignores the cloth, the likeliest cause first."""
+    if config.diffusion.target == "eps" or config.diffusion.weighting == "uniform":
+        return "weight high noise: --set diffusion.target=v --set diffusion.weighting=clipped-snr, in a new run"
+    if config.noise_aug.train_max > 0.3:
+        return f"lower noise_aug.train_max ({config.noise_aug.train_max:g}): the net never sees a clean cloth"
+    return f"train on; if it stays so {EXAMINE} (pairing, leak, gradients of the cloth's part)"
+
+
+def check_conditions(patient: Patient) -> list[Finding]:
+    """12: the same with the pose, the cloth's pose, the agnostic image and the low-res image of another person.
+
+    evidence: by input, {inside, whole: rise of the error at the probes, moved: mean |change| of x0 in, outside}
+    """
+    found = measured(patient, on=examined_on(patient))
+    if found is None or not found.finite:
+        return []
+    return judge_conditions(found, age_of(patient), patient.thresholds)
+
+
+def judge_conditions(found: Measurement, age: Age, thresholds: Thresholds) -> list[Finding]:
+    """FAIL for an input whose change changes nothing.  The agnostic image shows most of the answer, so its change must
+    cost most over the whole image: else something is wrong with it, or with this measurement."""
+    shown = [name for name in ("agnostic", "pose", "cloth pose", "low_res") if name in found.changed]
+    evidence = {
+        name: {"inside": found.gap(name), "whole": found.gap_whole(name), "moved": list(found.moved(name))}
+        for name in shown
+    }
+    severed = [name for name in shown if not any(found.moved(name))]
+    if severed:
+        return [_severed("conditions", f"the {', the '.join(severed)}", age, evidence)]
+    most = {name: max(found.gap_whole(name)) for name in [*shown, *(["cloth"] if "cloth" in found.changed else [])]}
+    text = "with that of another person the error rises by up to " + ", ".join(
+        f"{most[name]:.1%} ({name})" for name in shown
+    )
+    unused = [name for name in shown if most[name] < thresholds.condition_gap]
+    rivals = [name for name in most if name not in ("agnostic", "low_res") and most[name] > most.get("agnostic", 0)]
+    status: Status = "ok"
+    remedy = ""
+    if unused:
+        status = "warn"
+        text = f"hardly used: the {', the '.join(unused)}; {text}"
+        remedy = "train on" if age.early else f"{EXAMINE}: is it the right person's, and does it reach the net?"
+    elif rivals and "agnostic" in most and not age.early:
+        status = "warn"
+        text = f"the agnostic image counts for less than the {rivals[0]}: {text}"
+        remedy = f"{EXAMINE}: look at the agnostic image and its mask"
+    return [_finding("conditions", status, text, remedy, evidence)]
+
+
+def check_guidance(patient: Patient) -> list[Finding]:
+    """14: what the net says without any condition: another thing than with them, and no nonsense.
+
+    evidence: t; null, right (error of eps at the probes), copying (that of copying); moved (mean |change| of x0)
+    """
+    found = measured(patient, on=examined_on(patient))
+    if found is None or not found.finite:
+        return []
+    return judge_guidance(found, age_of(patient), patient.thresholds, dropped=patient.config.condition_drop)
+
+
+def judge_guidance(
+    found: Measurement, age: Age, thresholds: Thresholds, *, dropped: float | None = None
+) -> list[Finding]:
+    """FAIL where conditions change nothing, or where the null branch, which was to be trained, was not.
+
+    dropped   share of training images that were to have no conditions; None where nobody knows
+    """
+    if NOTHING not in found.changed:
+        return []
+    columns = found.grid.probes
+    null, right = (np.nanmean(e.eps[:, columns], axis=0) for e in (found.changed[NOTHING], found.right))
+    copying = found.copying()
+    moved = found.moved(NOTHING)
+    evidence = {
+        "t": list(PROBES),
+        "null": null.tolist(),
+        "right": right.tolist(),
+        "copying": copying,
+        "moved": list(moved),
+    }
+    absurd = float(np.mean(null[1:] / np.array(copying)[1:]))
+    rise = float(np.mean(null / right - 1))
+    text = f"without conditions the error is {absurd:.2f} of copying's, {rise:+.0%} against with them; x0 moves by "
+    text += f"{moved[0]:.3f} in the mask"
+    if not any(moved):
+        return [_severed("guidance", "every condition together", age, evidence)]
+    if not np.isfinite(absurd) or absurd > thresholds.null_error:
+        text = f"the net was never trained without conditions: {text}"
+        if dropped == 0:
+            return [_finding("guidance", "warn", text, "sample with guidance 1, or set condition_drop=0.1", evidence)]
+        remedy = "look at how conditions are dropped: all together, for condition_drop of the images"
+        return [_finding("guidance", "warn" if age.early else "FAIL", text, remedy, evidence)]
+    if max(moved) < thresholds.guidance_change:
+        return [_finding("guidance", "warn", f"guidance can do nothing: {text}", "train on", evidence)]
+    if rise < 0:
+        remedy = "do not guide yet: conditions make it worse where there is much noise"
+        return [_finding("guidance", "warn", text, remedy, evidence)]
+    return [_finding("guidance", "ok", text, "", evidence)]
+
+
+def check_time(patient: Patient) -> list[Finding]:
+    """15: the error when the net is told a noise level that is a quarter of t too low or too high.
+
+    evidence: t; lower, higher: rise of the error at the probes
+    """
+    found = measured(patient, on=examined_on(patient))
+    if found is None or not found.finite:
+        return []
+    return judge_time(found, age_of(patient), patient.thresholds)
+
+
+def judge_time(found: Measurement, age: Age, thresholds: Thresholds) -> list[Finding]:
+    """FAIL where the level makes no difference, and where a wrong one serves better than the true one."""
+    if any(name not in found.changed for name in TIMES):
+        return []
+    lower, higher = (found.gap_whole(name) for name in TIMES)
+    evidence = {"t": list(PROBES), "lower": lower, "higher": higher}
+    if not any(any(found.moved(name)) for name in TIMES):
+        return [_severed("time", "the noise level", age, evidence)]
+    text = (
+        f"told a level a quarter of t too low, the error rises by {_percents(lower)}, too high by {_percents(higher)}"
+    )
+    better = min(*lower, *higher)
+    if better < -thresholds.time_better:
+        remedy = "the net was trained with other levels than it is told: compare schedule and time input of both"
+        return [_finding("time", "FAIL", f"it does better at a wrong level ({better:+.0%}): {text}", remedy, evidence)]
+    used = [max(pair) >= thresholds.time_rise for pair in zip(lower, higher, strict=True)]
+    if sum(used) <= len(used) / 2:
+        remedy = "train on" if age.early else f"{EXAMINE}: does the level reach every block?"
+        return [_finding("time", "warn", f"the noise level counts for little: {text}", remedy, evidence)]
+    return [_finding("time", "ok", text, "", evidence)]
+
+
+def _severed(name: str, what: str, age: Age, evidence: dict[str, Any]) -> Finding:
+    text = f"changing {what} changes no pixel {age}: that input is cut off from the output"
+    remedy = f"follow it from the batch to the net: {EXAMINE} (inputs, gradients)"
+    if age.steps is not None and age.steps == 0:
+        return _finding(name, "warn", f"changing {what} changes no pixel, as in every fresh net", "train it", evidence)
+    return _finding(name, "FAIL", text, remedy, {**evidence, "means": "BROKEN"})
+
+
+def _finding(name: str, status: Status, text: str, remedy: str, evidence: dict[str, Any]) -> Finding:
+    return Finding(status=status, name=name, found=text, remedy=remedy, tier="C", evidence=evidence)
+
+
+def _with(finding: Finding, **more: Any) -> Finding:
+    return _finding(finding.name, finding.status, finding.found, finding.remedy, {**finding.evidence, **more})
+
+
+def _percents(values: Sequence[float]) -> str:
+    return " ".join(f"{value:.1%}" for value in values)
+
+
+def _probes() -> str:
+    return " ".join(f"{t:g}" for t in PROBES)
+
+
+CHECKS = (check_yardsticks, check_cloth_gap, check_conditions, check_guidance, check_time)
