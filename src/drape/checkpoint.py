@@ -292,9 +292,7 @@ def _weights_so_far(run: Path) -> Weights:
     tensors = {name[4:]: tensor for name, tensor in found.tensors.items() if name.startswith("net.")}
     tensors |= {name.removeprefix(average): t for name, t in found.tensors.items() if name.startswith(average)}
     provenance = {"preset": config.name, **_data_of(run), "images_seen": found.state["images_seen"], "unfinished": True}
-    plain = merged_tensors(
-        {name: t.float() for name, t in tensors.items()}, config.finetune.alpha / config.finetune.rank
-    )
+    plain = merged_tensors({name: t.float() for name, t in tensors.items()}, config.finetune.scale)
     return Weights(config=config, tensors=plain, provenance=provenance)
 
 

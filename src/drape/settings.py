@@ -232,6 +232,11 @@ class FinetuneConfig:
     rank: int = 8
     alpha: float = 8.0
 
+    @property
+    def scale(self) -> float:
+        """What a low-rank addition is multiplied by."""
+        return self.alpha / self.rank
+
     def __post_init__(self) -> None:
         if self.rank < 1 or self.alpha <= 0:
             raise ConfigError(f"finetune: rank {self.rank} must be at least 1 and alpha {self.alpha} above 0.")

@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +20,11 @@ from drape.config import RunConfig, from_stored
 from drape.doctor.patient import Patient, RunRecords, patient_of
 from drape.doctor.thresholds import Thresholds
 from drape.errors import CheckpointError, ConfigError
+from drape.nets.low_rank import merged_tensors
 from drape.nets.parallel_unet import ParallelUNet
-from drape.training import finetune, records
+from drape.training import records
 from drape.training.origin import remembered_data
-from drape.training.shards import full
-from drape.training.state import TrainState, fresh_net, view
+from drape.training.state import view
 
 YARDSTICKS_FILE = "yardsticks.json"
 
@@ -106,15 +105,16 @@ def _data(run: Path, root: Path | str | None) -> Path:
 def _fill(patient: Patient, found: Checkpoint) -> None:
     """The weights of a checkpoint, as plain nets in evaluation mode, adapters merged in."""
     config = patient.config
-    single = replace(config, parallel="ddp")
-    state = TrainState.fresh(single, patient.engine, fresh_net(config))
-    state.restore(found)
+    average = f"ema.{config.ema.lengths[0]!r}."
+    online = {name.removeprefix("net."): t for name, t in found.tensors.items() if name.startswith("net.")}
+    averaged = {name.removeprefix(average): t for name, t in found.tensors.items() if name.startswith(average)}
 
     def plain(tensors: Mapping[str, Tensor]) -> ParallelUNet:
-        return view(config, finetune.merged(state.net, {name: full(t) for name, t in tensors.items()}))
+        whole = merged_tensors({name: t.float() for name, t in tensors.items()}, config.finetune.scale)
+        return view(config, {name: t.to(patient.device) for name, t in whole.items()})
 
-    patient.online, patient.ema = plain(state.net.state_dict()), plain(state.ema.tensors)
-    patient.images_seen = state.images_seen
+    patient.online, patient.ema = plain(online), plain(online | averaged)
+    patient.images_seen = found.state["images_seen"]
 
 
 def _open_weights(path: Path, root: Path | str | None, device: str, thresholds: Thresholds | None) -> Patient:

@@ -1,0 +1,108 @@
+"""The doctor's report as one web page: verdict, figures, every finding; nothing is fetched."""
+
+from collections.abc import Sequence
+from html import escape
+from pathlib import Path
+from string import Template
+
+import drape
+from drape.doctor import figures
+from drape.doctor.examine import Examination
+from drape.doctor.figures import Figure
+from drape.doctor.finding import Finding
+from drape.doctor.patient import Patient
+from drape.doctor.verdict import Name
+from drape.storage import write_atomic
+
+TEMPLATE = Path(drape.__file__).with_name("assets") / "doctor.html"
+TONES: dict[Name, str] = {"HEALTHY": "good", "UNDERTRAINED": "warn", "TRUE PLATEAU": "warn"}
+
+
+def write_page(path: Path, found: Examination, patient: Patient) -> None:
+    """Write the page, whole or not at all.  Raises CheckpointError where it cannot be written."""
+    text = draw_page(found, patient)
+    write_atomic(path, lambda part: part.write_text(text, encoding="utf-8"), len(text))
+
+
+def draw_page(found: Examination, patient: Patient) -> str:
+    """The page as HTML; the same examination gives the same text."""
+    verdict = found.verdict
+    troubles = [finding for finding in found.findings if finding.status != "ok"]
+    sound = [finding for finding in found.findings if finding.status == "ok"]
+    return Template(TEMPLATE.read_text(encoding="utf-8")).substitute(
+        patient=escape(found.patient),
+        verdict=escape(verdict.name),
+        tone=TONES.get(verdict.name, "bad"),
+        reason=escape(verdict.reason),
+        command=escape(verdict.command),
+        facts="\n".join(f"<div><dt>{escape(k)}</dt><dd>{escape(v)}</dd></div>" for k, v in _facts(patient).items()),
+        figures=_figures(found, patient),
+        summary=_summary(found.findings),
+        troubles="\n".join(map(_item, sorted(troubles, key=lambda finding: finding.status))),
+        sound=_folded(sound),
+        version=escape(drape.__version__),
+    )
+
+
+def _facts(patient: Patient) -> dict[str, str]:
+    config = patient.config
+    facts = {
+        "preset": config.name,
+        "data": str(patient.root.name),
+        "pairs": f"{sum(len(reader) for reader in patient.readers):,}",
+        "resolution": f"{config.resolution[0]}x{config.resolution[1]}",
+        "target, weighting": f"{config.diffusion.target}, {config.diffusion.weighting}",
+        "learning rate": f"{config.optim.lr:g}",
+    }
+    if patient.images_seen:
+        facts["images seen"] = f"{patient.images_seen:,}"
+        facts["updates"] = f"{patient.images_seen // config.batch_size:,} of {config.batch_size} images"
+    return facts
+
+
+def _figures(found: Examination, patient: Patient) -> str:
+    drawn: list[Figure] = figures.of_findings(found.findings)
+    if patient.records is not None:
+        records = patient.records
+        more = (
+            figures.training_curve(records.training),
+            figures.validation(records.validation),
+            figures.swap_gap_over_time(records.validation),
+            figures.gradients(records.training),
+        )
+        drawn += [figure for figure in more if figure is not None]
+    if not drawn:
+        return ""
+    drawn.sort(key=lambda figure: figure.wide)
+    inside = "\n".join(figure.html() for figure in drawn)
+    return (
+        '<section aria-labelledby="seen">\n<h2 id="seen">What it looks like</h2>\n'
+        f'<p>{escape(_curve(found.findings))}</p>\n<div class="figures">\n{inside}\n</div>\n</section>'
+    )
+
+
+def _curve(findings: Sequence[Finding]) -> str:
+    """What a flat curve can and cannot mean, in the words of the finding that measured it."""
+    said = [finding.found for finding in findings if finding.name == "curve"]
+    return f"{said[0][:1].upper()}{said[0][1:]}." if said else "Measured on fixed pairs at fixed noise."
+
+
+def _summary(findings: Sequence[Finding]) -> str:
+    count = {status: sum(finding.status == status for finding in findings) for status in ("FAIL", "warn", "ok")}
+    return f"{len(findings)} checks: {count['FAIL']} failed, {count['warn']} warned, {count['ok']} found nothing wrong."
+
+
+def _folded(findings: Sequence[Finding]) -> str:
+    if not findings:
+        return ""
+    items = "\n".join(map(_item, findings))
+    summary = f"<summary>{len(findings)} checks found nothing wrong</summary>"
+    return f'<details>\n{summary}\n<ul class="checks">\n{items}\n</ul>\n</details>'
+
+
+def _item(finding: Finding) -> str:
+    remedy = f'<p class="remedy">{escape(finding.remedy)}</p>' if finding.remedy else ""
+    return (
+        f'<li><span class="tag {finding.status}">{finding.status}</span><b>{escape(finding.name)}</b>'
+        f"<p>{escape(finding.found)}</p>{remedy}</li>"
+    )
