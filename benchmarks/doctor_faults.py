@@ -71,7 +71,9 @@ HEALTHY: tuple[Healthy, ...] = (
         name="flow",
         settings=("diffusion.target=flow", "diffusion.schedule=flow", "diffusion.weighting=uniform"),
     ),
-    Healthy(name="48x36, no mirror", size="48x36", settings=("resolution=[48,36]", "data.flip=0"), images=1600),
+    Healthy(
+        name="96x72, no mirror", size="96x72", settings=("resolution=[96,72]", "data.flip=0"), people=200, images=800,
+    ),
     Healthy(name="64x48 from 100 people", size="64x48", settings=("resolution=[64,48]",), people=100, images=1600),
     Healthy(name="super-resolution", size="64x48", images=1600, settings=(
         "net.low_res=true", "resolution=[64,48]", 'data.settings=["paired"]', "noise_aug.train_max=0.5",
