@@ -7,6 +7,10 @@ from PIL import Image, ImageDraw, ImageFont
 
 PAPER, INK, QUIET, LINE, ALARM = "#f6f5f2", "#1c1b19", "#6d6a64", "#d9d6cf", "#a3271c"
 
+SMALL = 18
+"""Up to this size of type words are set apart by WORD_SPACE of it: the typeface's own space, hinted, is two pixels."""
+WORD_SPACE = 0.29
+
 Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 Place = tuple[int, int]
 """x, y in pixels of the sheet."""
@@ -33,7 +37,10 @@ def write(
 ) -> None:
     """One line of text, cut with dots where it is wider than `width` (0: as wide as it is)."""
     shown = fitted(text, width, size) if width else text
-    pen.text(place, shown, fill=ink, font=font(size, shown))
+    face, x = font(size, shown), place[0]
+    for part in _parts(shown, size):
+        pen.text((x, place[1]), part, fill=ink, font=face)
+        x += round(face.getlength(part)) + WORD_SPACE * size
 
 
 def joined(parts: Sequence[str], width: int, size: int) -> list[str]:
@@ -49,9 +56,9 @@ def joined(parts: Sequence[str], width: int, size: int) -> list[str]:
 
 
 def wrapped(text: str, width: int, size: int, most: int = 99) -> list[str]:
-    """The text on at most so many lines, broken between words; what does not fit ends with dots."""
+    """The text on at most so many lines, broken between words, and in words that are wider than a line."""
     lines: list[str] = []
-    for word in text.split():
+    for word in (piece for whole in text.split() for piece in _pieces(whole, width, size)):
         longer = f"{lines[-1]} {word}" if lines else word
         if lines and width_of(longer, size) <= width:
             lines[-1] = longer
@@ -73,12 +80,31 @@ def fitted(text: str, width: int, size: int) -> str:
 
 def width_of(text: str, size: int) -> float:
     """Pixels that a line of text takes."""
-    return font(size, text).getlength(text)
+    face, parts = font(size, text), _parts(text, size)
+    if len(parts) == 1:
+        return face.getlength(text)
+    return sum(round(face.getlength(part)) for part in parts) + WORD_SPACE * size * (len(parts) - 1)
 
 
 def font(size: int, text: str = "") -> Font:
     """The typeface at this size in pixels: Pillow's own, and where it lacks a letter of the text, matplotlib's."""
     return _own(size) if all(letter == "\u00b7" or " " <= letter <= "~" for letter in text) else _wide(size)
+
+
+def _parts(text: str, size: int) -> list[str]:
+    """What is drawn in one piece: words where type is small."""
+    return text.split(" ") if size <= SMALL else [text]
+
+
+def _pieces(word: str, width: int, size: int) -> list[str]:
+    """The word, in pieces that fit into a line; one that has to be broken is broken after / or _ if it can be."""
+    pieces: list[str] = []
+    while width_of(word, size) > width and len(word) > 1:
+        most = next(n for n in range(len(word) - 1, 0, -1) if n == 1 or width_of(word[:n], size) <= width)
+        broken = max(word.rfind("/", 0, most), word.rfind("_", 0, most)) + 1 or most
+        pieces.append(word[:broken])
+        word = word[broken:]
+    return [*pieces, word]
 
 
 @cache
