@@ -27,7 +27,7 @@ MAX_PIXELS = 64_000_000
 MIN_SIDE = 16
 """Below this there is nothing to see, in any net of drape's."""
 
-_DECODER_ERRORS = (
+DECODER_ERRORS = (
     OSError, SyntaxError, ValueError, TypeError, KeyError, IndexError, EOFError, OverflowError,
     MemoryError, NotImplementedError, struct.error, zlib.error,
 )  # fmt: skip
@@ -90,7 +90,7 @@ def _load(path: Path) -> Image.Image:
     with _open(path) as image:
         try:
             image.load()
-        except _DECODER_ERRORS as error:
+        except DECODER_ERRORS as error:
             reason = " ".join(str(error).split()) or type(error).__name__
             raise DataError(
                 f"{path} is damaged ({reason}). Restore it from its source, or delete the sample."
@@ -114,7 +114,7 @@ def _open(path: Path) -> Image.Image:
         ) from error
     except PermissionError as error:
         raise DataError(f"{path} may not be read. Change its permissions.") from error
-    except _DECODER_ERRORS as error:
+    except DECODER_ERRORS as error:
         raise DataError(
             f"{path} is not a readable {', '.join(FORMATS)} image. Restore it, or save it again as JPEG or PNG."
         ) from error

@@ -1,0 +1,116 @@
+"""One pair examined from end to end: what is wrong with it, and its facts for the comparison with all others."""
+
+import numpy as np
+from jaxtyping import Bool, UInt8
+from numpy import ndarray
+
+from drape.data.parse_labels import NUM_LABELS
+from drape.survey import measures
+from drape.survey.facts import PairFacts
+from drape.survey.hashes import dhash, phash, pixel_hash
+from drape.survey.layout import Record
+from drape.survey.limits import Limits
+from drape.survey.look import Look
+from drape.survey.pair_agree import check_agreement
+from drape.survey.pair_extras import check_extras
+from drape.survey.pair_labels import check_labels
+from drape.survey.pair_masks import check_masks
+from drape.survey.pair_pictures import check_pictures
+from drape.survey.pair_pose import check_pose
+from drape.survey.pair_sides import check_sides
+
+Rgb = UInt8[ndarray, "h w 3"]
+Mask = Bool[ndarray, "h w"]
+
+
+def examine(record: Record, limits: Limits) -> PairFacts:
+    """All checks of one pair.  Never raises for what is in its files."""
+    look = Look(record, limits)
+    check_pictures(look)
+    check_labels(look)
+    check_masks(look)
+    pose = check_pose(look)
+    check_agreement(look, pose)
+    check_sides(look, pose)
+    check_extras(look)
+    return _facts(look)
+
+
+def _facts(look: Look) -> PairFacts:
+    person, cloth, worn = look.rgb("person"), look.rgb("cloth"), look.worn
+    fits = person is not None and worn is not None and worn.shape == person.shape[:2]
+    worn_colours = _pixels(person, worn) if fits else None
+    cloth_colours = _pixels(cloth, _cloth_region(look))
+    cloth_spread, worn_spread = _spread(cloth_colours), _spread(worn_colours)
+    if cloth_spread and worn_spread:
+        look.measure("colour distance", measures.spread_distance(np.array(cloth_spread), np.array(worn_spread)))
+    record = look.record
+    return PairFacts(
+        split=record.split,
+        person_id=record.person_id,
+        cloth_id=record.cloth_id,
+        problems=tuple(look.problems),
+        files=look.files,
+        missing=record.missing,
+        sizes=look.sizes,
+        numbers=look.numbers,
+        hashes=_hashes("person", person) | _hashes("cloth", cloth),
+        labels=_shares(look.parse),
+        cloth_lab=_mean_lab(cloth_colours),
+        worn_lab=_mean_lab(worn_colours),
+        cloth_spread=cloth_spread,
+        worn_spread=worn_spread,
+        cloth_colours=_histogram(cloth_colours),
+        worn_colours=_histogram(worn_colours),
+    )
+
+
+def _cloth_region(look: Look) -> Mask | None:
+    """The cloth mask where it is credible, else whatever differs from the picture's rim."""
+    mask, rgb = look.mask("cloth_mask"), look.rgb("cloth")
+    if mask is not None and not any(each.kind in ("mask inverted", "cloth mask") for each in look.problems):
+        return mask if rgb is not None and mask.shape == rgb.shape[:2] else None
+    if rgb is None:
+        return None
+    from drape.survey.pair_masks import background_distance
+
+    return background_distance(rgb)[0] > 8.0
+
+
+def _pixels(rgb: Rgb | None, region: Mask | None) -> UInt8[ndarray, "n 3"] | None:
+    """Colours of a region; None if it is next to empty."""
+    if rgb is None or region is None or region.sum() < measures.LEAST_PIXELS:
+        return None
+    colours = rgb[region]
+    return np.ascontiguousarray(colours[:: max(1, len(colours) // 8192)])
+
+
+def _hashes(name: str, rgb: Rgb | None) -> dict[str, str]:
+    if rgb is None:
+        return {}
+    return {f"{name}.pixels": pixel_hash(rgb), f"{name}.phash": phash(rgb), f"{name}.dhash": dhash(rgb)}
+
+
+def _shares(parse: UInt8[ndarray, "h w"] | None) -> tuple[float, ...]:
+    if parse is None:
+        return ()
+    return _rounded(np.bincount(parse.ravel(), minlength=NUM_LABELS) / parse.size, 5)
+
+
+def _mean_lab(colours: UInt8[ndarray, "n 3"] | None) -> tuple[float, ...]:
+    return () if colours is None else _rounded(measures.lab_of(colours).mean(axis=0), 2)
+
+
+def _spread(colours: UInt8[ndarray, "n 3"] | None) -> tuple[float, ...]:
+    return () if colours is None else _rounded(measures.spread(colours), 1)
+
+
+def _histogram(colours: UInt8[ndarray, "n 3"] | None) -> tuple[float, ...]:
+    if colours is None:
+        return ()
+    bins = (colours >> 6).astype(np.int64) @ np.array([16, 4, 1])
+    return _rounded(np.bincount(bins, minlength=64) / len(bins), 4)
+
+
+def _rounded(values: ndarray, digits: int) -> tuple[float, ...]:
+    return tuple(round(float(value), digits) for value in values)

@@ -1,0 +1,116 @@
+"""What only mannequin sets have: warps, the same person in another cloth, and clothes cut out of a second photo."""
+
+import numpy as np
+from jaxtyping import Bool, Float, UInt8
+from numpy import ndarray
+
+from drape.survey import measures
+from drape.survey.look import Look
+from drape.survey.pair_pose import check_pose
+
+Rgb = UInt8[ndarray, "h w 3"]
+Mask = Bool[ndarray, "h w"]
+Warp = Float[ndarray, "h w 2"]
+
+REMEDY = "Write it again with 'drape mannequin'."
+
+
+def check_extras(look: Look) -> None:
+    """Warps, counterfactual, worn cloth: as far as the pair has them."""
+    for kind in ("warp", "counterfactual_warp"):
+        warp = look.opened.get(kind)
+        if warp is not None and kind not in look.odd and _warp_is_sound(look, kind, warp):
+            _check_warp(look, kind, warp.astype(np.float32))
+    _check_counterfactual(look)
+    if "worn_joints" in look.opened:
+        check_pose(look, "worn_joints")
+
+
+def _warp_is_sound(look: Look, kind: str, warp: ndarray) -> bool:
+    if warp.ndim != 3 or warp.shape[2] != 2 or warp.dtype.kind != "f":
+        look.report(
+            "damaged file",
+            f"holds {warp.dtype} of shape {warp.shape}, expected floats (height, width, 2)",
+            REMEDY,
+            of=(kind,),
+        )
+        return False
+    known = warp[~np.isnan(warp).any(axis=2)].astype(np.float32)
+    if not len(known):
+        look.report("warp", "points nowhere: all of it is NaN", REMEDY, of=(kind,))
+        return False
+    low, high = float(known.min()), float(known.max())
+    if not (np.isfinite([low, high]).all() and low >= -0.02 and high <= 1.02):
+        look.report("warp range", f"points to {low:.2f} .. {high:.2f}, expected [0, 1] and NaN", REMEDY, of=(kind,))
+        return False
+    return True
+
+
+def _check_warp(look: Look, kind: str, warp: Warp) -> None:
+    """It lies on the worn cloth, covers it, and (the own one) leads to the colours of the own cloth."""
+    worn = look.worn
+    if worn is None or worn.shape != warp.shape[:2] or not worn.any():
+        return
+    known = np.isfinite(warp).all(axis=2)
+    inside = look.measure(f"{kind} on cloth", float(worn[known].mean())) or 0.0
+    covers = look.measure(f"{kind} covers", float(known[worn].mean())) or 0.0
+    if kind == "warp" and inside < look.limits.warp_inside:  # the other cloth has another shape
+        mirrored = float(worn[:, ::-1][known].mean()) >= look.limits.warp_inside
+        found = (
+            "is mirrored against the parse" if mirrored else "does not fit the parse: it seems to be of another person"
+        )
+        look.report("missed flip" if mirrored else "warp of another", found, REMEDY, of=(kind, "parse"))
+    elif covers < look.limits.warp_covers:
+        look.report(
+            "warp", f"explains {covers:.0%} of the cloth, expected most of it", REMEDY, of=(kind,), severity="warning"
+        )
+    elif kind == "warp":
+        _check_warped_colours(look, warp, known)
+
+
+def _check_warped_colours(look: Look, warp: Warp, known: Mask) -> None:
+    person, cloth = look.rgb("person"), look.rgb("cloth")
+    if person is None or cloth is None or person.shape[:2] != known.shape:
+        return
+    height, width = cloth.shape[:2]
+    points = warp[known]
+    columns = np.clip((points[:, 0] * width).astype(int), 0, width - 1)
+    rows = np.clip((points[:, 1] * height).astype(int), 0, height - 1)
+    apart = np.abs(measures.lab_of(cloth[rows, columns]) - measures.lab_of(person[known]))[:, 1:].mean()
+    if (look.measure("warped colours", float(apart)) or 0.0) > look.limits.warp_colours:
+        look.report(
+            "warp colours",
+            f"leads to other colours than the person wears: {apart:.0f} CIELAB units apart",
+            "Look whether cloth and person belong together ('drape data show').",
+            of=("warp", "cloth", "person"),
+            severity="warning",
+        )
+
+
+def _check_counterfactual(look: Look) -> None:
+    """The same person in another cloth: equal around the clothes, different on them."""
+    other, person, worn = look.rgb("counterfactual"), look.rgb("person"), look.worn
+    if other is None or person is None or worn is None or not other.shape[:2] == person.shape[:2] == worn.shape:
+        return
+    mask = look.mask("shipped_mask")
+    outside = measures.shrunk(~(worn if mask is None or mask.shape != worn.shape else worn | mask))
+    changed = measures.differs(other, person)
+    around = look.measure("counterfactual outside", float(changed[outside].mean()) if outside.any() else None)
+    inside = look.measure("counterfactual inside", float(changed[worn].mean()) if worn.any() else None)
+    if around is not None and around > look.limits.counterfactual_outside:
+        turned = measures.differs(np.ascontiguousarray(other[:, ::-1]), person)
+        mirrored = float(turned[outside].mean()) < 0.5 * around
+        look.report(
+            "missed flip" if mirrored else "counterfactual of another",
+            "is mirrored against the picture" if mirrored
+            else f"differs from the picture on {around:.0%} of the pixels around the cloth, expected next to none",
+            REMEDY, of=("counterfactual", "person"),
+        )  # fmt: skip
+    elif inside is not None and inside < look.limits.counterfactual_inside:
+        look.report(
+            "counterfactual",
+            f"shows the same cloth: {inside:.1%} of its pixels differ",
+            REMEDY,
+            of=("counterfactual", "person"),
+            severity="warning",
+        )

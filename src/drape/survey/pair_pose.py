@@ -1,0 +1,149 @@
+"""The pose files of a pair: readable, of one person, in the picture's pixels, with joints to work with."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+from numpy import ndarray
+
+from drape.survey.look import Look
+
+Joints = Float[ndarray, "18 3"]
+Pose = Float[ndarray, "18 3"]
+
+COCO_OF_BODY25 = (0, 1, 2, 3, 4, 5, 6, 7, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18)
+UPPER_JOINTS = (0, 1, 2, 3, 5, 6)
+"""COCO-18 nose, neck, shoulders and elbows."""
+OPENPOSE = "Run OpenPose on the picture again, or take the pair out of the list."
+LEAST_CONFIDENCE = 0.05
+"""Below it OpenPose draws no joint."""
+
+
+def check_pose(look: Look, kind: str = "joints") -> Pose | None:
+    """The 18 joints as the net sees them (x, y in [0, 1], visibility), if the file is sound; what is wrong is reported.
+
+    kind   "joints", or "worn_joints" with the picture of the worn cloth
+    """
+    document = look.opened.get(kind)
+    if document is None:
+        return None
+    people = _people(look, kind, document)
+    if not people:
+        return None
+    joints = max(people, key=lambda each: float(each[:, 2].sum()))
+    if len(people) > 1:
+        look.report(
+            "several people",
+            f"holds {len(people)} people, expected one; readers take the one with the most confidence",
+            "Look whether that is the person in the middle.",
+            of=(kind,),
+            severity="warning",
+        )
+    owner = "person" if kind == "joints" else "worn_cloth"
+    size = look.sizes.get(owner) or next(
+        (look.sizes[each] for each in ("parse", "densepose") if each in look.sizes), None
+    )
+    if size is None:
+        return None
+    return _pose(look, kind, joints, look.record.joints_size or size)
+
+
+def _people(look: Look, kind: str, document: dict[str, Any]) -> list[Joints]:
+    if "keypoints" in document:
+        rows: list[Any] = [(document["keypoints"], 4)]
+    else:
+        people = document.get("people")
+        if not isinstance(people, list) or not people:
+            look.report("no pose", "holds no person", OPENPOSE, of=(kind,))
+            return []
+        rows = [_numbers_of(person) for person in people]
+    found = [joints for values, columns in rows if (joints := _joints(values, columns)) is not None]
+    if len(found) < len(rows):
+        look.report(
+            "damaged file",
+            "holds joints that are not 25 (BODY_25) or 18 (COCO) rows of finite numbers",
+            OPENPOSE,
+            of=(kind,),
+        )
+        return []
+    return found
+
+
+def _numbers_of(person: Any) -> tuple[Any, int]:
+    values = person if isinstance(person, dict) else {}
+    return values.get("pose_keypoints_2d", values.get("pose_keypoints")), 3
+
+
+def _joints(values: Any, columns: int) -> Joints | None:
+    """COCO-18 rows x, y, confidence in pixels; missing ones all zeros.  None for anything else."""
+    try:
+        rows = np.asarray(values, dtype=np.float64).reshape(-1, columns)[:, :3]
+    except (TypeError, ValueError):
+        return None
+    if len(rows) == 25:
+        rows = rows[list(COCO_OF_BODY25)]
+    if len(rows) != 18 or not np.isfinite(rows).all():
+        return None
+    missing = (rows[:, 2] <= 0) | ((rows[:, :2] == 0).all(axis=1)) | (rows[:, :2] == -1).all(axis=1)
+    return np.where(missing[:, None], 0.0, rows)
+
+
+def _pose(look: Look, kind: str, joints: Joints, size: tuple[int, int]) -> Pose | None:
+    """Joints in shares of the picture.  None where they count in something else."""
+    height, width = size
+    seen = joints[:, 2] > 0
+    if not seen.any():
+        look.report("no pose", "holds a person without any joint", OPENPOSE, of=(kind,))
+        return None
+    reach = float(joints[seen, :2].max())
+    if reach <= 2.0:
+        look.report(
+            "pose range",
+            f"counts in shares (its largest coordinate is {reach:.2f}), expected pixels of {height}x{width}",
+            f"Multiply x by {width} and y by {height}.",
+            of=(kind,),
+        )
+        return None
+    shares = joints[:, :2] / np.array([width, height])
+    far = (np.maximum(shares - 1, -shares).max(axis=1)) * seen
+    if _out_of_range(look, kind, far, seen, size):
+        return None
+    look.measure(f"{kind} visible", float(seen.sum()))
+    if kind == "joints" and sum(bool(seen[joint]) for joint in UPPER_JOINTS) < look.limits.few_joints:
+        look.report(
+            "few joints",
+            f"has {int(seen.sum())} joints, {sum(bool(seen[j]) for j in UPPER_JOINTS)} of nose, neck, shoulders and "
+            f"elbows, expected {look.limits.few_joints} of these",
+            OPENPOSE,
+            of=(kind,),
+            severity="warning",
+        )
+    inside = seen & (far <= 0)
+    return np.where(inside[:, None], np.concatenate([shares, np.ones((18, 1))], axis=1), 0.0)
+
+
+def _out_of_range(
+    look: Look, kind: str, far: Float[ndarray, " 18"], seen: ndarray, size: tuple[int, int]
+) -> bool:  # fmt: skip
+    """Whether so many joints lie outside the picture that the pose counts in other pixels; strays are reported too."""
+    outside = (far > look.limits.outside_picture) & seen
+    look.measure(f"{kind} outside", float(outside.sum() / seen.sum()))
+    if not outside.any():
+        return False
+    many = bool(outside.sum() > 0.25 * seen.sum())
+    look.report(
+        "pose range",
+        f"has {int(outside.sum())} of {int(seen.sum())} joints outside the {size[0]}x{size[1]} picture, by up to "
+        f"{float(far.max()):.0%} of it",
+        "Scale the joints to the pixels of the picture, or run OpenPose on it again.",
+        of=(kind,),
+        severity="error" if many else "warning",
+    )
+    return many
+
+
+def scaled_wrongly(pose: Pose) -> bool:
+    """Whether all joints lie in the upper left quarter: pixels of a picture half as large, or smaller."""
+    seen: Sequence[bool] = pose[:, 2] > 0
+    return bool(pose[seen, 0].max() < 0.5 and pose[seen, 1].max() < 0.5) if np.any(seen) else False
