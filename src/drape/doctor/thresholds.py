@@ -102,8 +102,9 @@ class Thresholds:
     pictures_different: float = 0.5
     repeats: float = 0.02
     repeats_most: float = 0.5
-    # updates of a fresh net
+    # updates of a fresh net, images in each at most
     steps: int = 20
+    trial_batch: int = 8
     # overfitting, learning rate
     overfit_samples: int = 8
     # what a trained net does: how it is measured
@@ -138,6 +139,7 @@ class Thresholds:
     time_rise: float = 0.5
     time_better: float = 0.1
     # attention: entropy as a share of that of attending everywhere alike
+    attention_pairs: int = 8
     attention_entropy: float = 0.98
     # ema: its error over that of the online weights
     ema_ratio: float = 1.02
