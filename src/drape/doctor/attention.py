@@ -153,10 +153,8 @@ def _with_truth(patient: Patient, pairs: TryOnBatch) -> tuple[TryOnBatch, Tensor
 
 def _catch(net: ParallelUNet, patient: Patient, pairs: TryOnBatch) -> list[Caught]:
     """What every cross-attention compares at the probe, in the order they run."""
-    grid = Grid.of(
-        patient.config.diffusion.build_schedule(patient.config.resolution).log_snr, patient.config.resolution, 4
-    )
-    level = torch.full((len(pairs),), grid.log_snr[grid.levels + 1], device=patient.device)
+    reference = CosineSchedule(shift=resolution_shift(*patient.config.resolution))
+    level = reference.log_snr(torch.full((len(pairs),), PROBE)).to(patient.device)
     person = pairs.need("person")
     eps = torch.stack([noise(each, "attention", person.shape[1:]) for each in pairs.person_id]).to(person)
     a, s = amplitudes(level)
@@ -185,12 +183,7 @@ def _hooked(net: ParallelUNet, cloth_size: tuple[int, int]) -> Iterator[list[Cau
 
 
 def _of(
-    name: str,
-    module: CrossAttention,
-    x: Tensor,
-    cloth: KeysValues,
-    position: Tensor | None,
-    cloth_size: tuple[int, int],
+    name: str, module: CrossAttention, x: Tensor, cloth: KeysValues, position: Tensor | None, size: tuple[int, int]
 ) -> Caught:
     q = module.to_q(module.norm(x).flatten(2).transpose(1, 2))
     if module.position is not None:
@@ -289,9 +282,7 @@ def _points(
                 "true": None if true is None else true.tolist(),
                 "peak": peak.tolist(),
                 "error_px": None if true is None else _distance(true[None], peak[None], size),
-                "map": [
-                    [round(p, 5) for p in line] for line in weights[pixel].unflatten(0, caught.cloth_size).tolist()
-                ],
+                "map": [[round(value, 5) for value in line] for line in rows],
             }
         )
     return points
