@@ -39,7 +39,7 @@ class Examination:
 
 def checks(tier: Tier) -> tuple[Check, ...]:
     """The checks of a tier, cheap and telling ones first.  Imported here: some need much of drape."""
-    from drape.doctor import attention, averages, condition, contract, history, overfit, rates, theory, wiring
+    from drape.doctor import attention, averages, condition, contract, history, overfit, rates, samples, theory, wiring
 
     match tier:
         case "A":
@@ -47,7 +47,7 @@ def checks(tier: Tier) -> tuple[Check, ...]:
         case "B":
             return (*overfit.CHECKS, *rates.CHECKS)
         case "C":
-            return (*averages.CHECKS, *condition.CHECKS, *attention.CHECKS, *history.CHECKS)
+            return (*averages.CHECKS, *condition.CHECKS, *samples.CHECKS, *attention.CHECKS, *history.CHECKS)
 
 
 def examine(

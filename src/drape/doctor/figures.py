@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from drape.doctor import pictures
 from drape.doctor.drawing import BLUE, GREEN, ORANGE, PINK, below, line, percents, svg
 from drape.doctor.finding import Finding
 from drape.nets.parts import SUB_NETS
@@ -57,8 +58,8 @@ def levels(evidence: Mapping[str, Any]) -> Figure:
     return Figure(
         title="Error per noise level",
         picture=svg(draw, label="error of eps over t, with both yardsticks"),
-        caption="Below the linear filter a net knows more than that pictures are smooth. The averaged loss is decided at "
-        "the left end; layout, pose and cloth at the right. Band: 95 % of the mean over pairs.",
+        caption="Below the linear filter a net knows more than that pictures are smooth. The averaged loss is decided "
+        "at the left end; layout, pose and cloth at the right. Band: 95 % of the mean over pairs.",
     )
 
 
@@ -241,11 +242,45 @@ def over_images(axes: "Axes") -> None:
     axes.set_xlabel("images seen")
 
 
+def cloth_swap(evidence: Mapping[str, Any]) -> Figure | None:
+    """The same people and noise, two cloths."""
+    if not evidence.get("strip"):
+        return None
+    return Figure(
+        title="The same people, the same noise, two cloths",
+        picture=pictures.strip(evidence["strip"]),
+        caption=f"Changing the cloth changes samples by {evidence['inside']:.3f} inside the mask and "
+        f"{evidence['outside']:.3f} outside, of a range of 2. Two equal pictures in a row: the cloth is ignored.",
+        wide=True,
+    )
+
+
+def attention(evidence: Mapping[str, Any]) -> Figure | None:
+    """Where chosen pixels look on the cloth."""
+    if not evidence.get("maps"):
+        return None
+    caption = f"Cross-attention of {evidence['maps'][0]['block']}, mean of its heads. Cross: where it looks most."
+    if evidence.get("chance_px") is not None:
+        best = min(block["mean_px"] for block in evidence["blocks"] if block["mean_px"] is not None)
+        caption += (
+            f" Ring: the true place. The best head is {best:.1f} px off on average; untrained "
+            f"{evidence['untrained_px']:.1f} px, always looking at the middle {evidence['chance_px']:.1f} px."
+        )
+    return Figure(
+        title="Where the net looks on the cloth",
+        picture=pictures.attention(evidence["maps"]),
+        caption=caption,
+        wide=True,
+    )
+
+
 OF_FINDING: dict[str, Callable[[Mapping[str, Any]], Figure | None]] = {
     "yardsticks": levels,
     "cloth gap": cloth_gap,
     "conditions": conditions,
     "guidance": guidance,
+    "cloth swap": cloth_swap,
+    "attention": attention,
 }
 """Figures by the name of the finding whose evidence they show, in the order of the page."""
 
