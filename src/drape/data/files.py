@@ -30,6 +30,10 @@ class Folders:
         candidates = (self.base / place.format(name) for place in self.places[kind])
         return next((path for path in candidates if path.is_file()), None)
 
+    def holds(self, kind: str) -> bool:
+        """Whether there is a folder for files of this kind."""
+        return any((self.base / place).parent.is_dir() for place in self.places.get(kind, ()))
+
     def path(self, kind: str, name: str) -> Path:
         """The file.  Raises DataError where no place has it."""
         found = self.find(kind, name)
@@ -63,10 +67,15 @@ class Folders:
 
     def index_of(self, name: str, names: Sequence[str]) -> int:
         """Position of an id.  Raises DataError with the nearest one."""
-        if name in names:
-            return names.index(name)
-        advice = did_you_mean(name, names, cutoff=0.0, otherwise="Name another folder.")
-        raise DataError(f"{self.base} has no person {name} among its {len(names)}. {advice}")
+        return nearest_person(str(self.base), name, names)
+
+
+def nearest_person(place: str, name: str, names: Sequence[str]) -> int:
+    """Position of an id.  Raises DataError with the nearest one."""
+    if name in names:
+        return names.index(name)
+    advice = did_you_mean(name, names, cutoff=0.0, otherwise="Name another folder.")
+    raise DataError(f"{place} has no person {name} among its {len(names)}. {advice}")
 
 
 RESTORE = "Restore it, or take its line out of the pairs file."

@@ -13,6 +13,7 @@ from typing import Any
 from drape.checkpoint import DATA_FILE, ORIGIN_FILE, Weights
 from drape.data.exclude import Excluded, num_excluded
 from drape.data.loader import Reader
+from drape.data.shard_places import location
 from drape.errors import CheckpointError, ConfigError
 from drape.storage import write_atomic, write_json
 from drape.training.finetune import digest
@@ -81,7 +82,8 @@ def check_origin(run: Path, origin: dict[str, Any], *, begun: bool) -> dict[str,
 
 def remember_data(run: Path, data: str | Path) -> None:
     """Note where the data lie on this machine, for who wants to look at a run and its data together."""
-    text = str(data) if "://" in str(data) else str(Path(data).absolute())
+    where = location(data)
+    text = where if isinstance(where, str) else str(where.absolute())
     if text != remembered_data(run):
         write_atomic(run / DATA_FILE, lambda part: part.write_text(f"{text}\n", encoding="utf-8"))
 

@@ -1,7 +1,8 @@
 """Where a run's batches come from: a data set decoded into memory, or read from disk where it is too large."""
 
+import os
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -21,12 +22,20 @@ from drape.data.joined import Joined
 from drape.data.loader import Reader, collate, decoded, mirror, order
 from drape.data.reader import Setting
 from drape.data.sample import TryOnBatch
+from drape.data.shard_places import CACHE_VARIABLE
+from drape.data.shards import Shards, is_packed
+from drape.data.transforms import Size
 from drape.data.viton_hd import VitonHD
 from drape.nets.conditions import check_pose, check_range
+from drape.settings import DataConfig
 from drape.training.held_out import split
 from drape.training.randomness import Draws, draw
 
 MEMORY_LIMIT = 8 * 2**30  # bytes of decoded samples kept in memory by one process; larger sets are read all the time
+
+
+NET_FIELDS = ("person", "cloth", "agnostic", "agnostic_mask", "pose", "cloth_pose")
+"""What a net is trained on."""
 
 
 class Micro(NamedTuple):
@@ -138,7 +147,7 @@ class Source:
         return with_low_res(batch, self.config.low_res_size) if self.config.net.low_res else batch
 
 
-def open_readers(config: RunConfig, root: Path, excluded: Excluded | None = None) -> list[Reader]:
+def open_readers(config: RunConfig, root: str | Path, excluded: Excluded | None = None) -> list[Reader]:
     """A reader of the training split for each setting of `config.data`, without the pairs of a list.
 
     Raises DataError if the data or an id of the list cannot be found.
@@ -168,21 +177,53 @@ def load_source(
     return Source(config=config, readers=readers, cached=parts, workers=workers, divided=sides)
 
 
-def open_reader(config: RunConfig, root: Path, *, setting: Setting, split: str = "train") -> Reader:
-    """The reader of one split with the fields this run's net needs, at its resolution."""
-    fields = ["person", "cloth", "agnostic", "agnostic_mask", "pose", "cloth_pose"]
-    data = config.data
-    shared: dict[str, Any] = {
+def open_reader(config: RunConfig, root: str | Path, *, setting: Setting, split: str = "train") -> Reader:
+    """The reader of one split with the fields this run's net needs, at its resolution: of a folder or packed data."""
+    layout, arguments = arguments_of(config.data, setting, split, config.resolution, config.cloth_size)
+    if not is_packed(root):
+        return layout(Path(root), **arguments, fields=NET_FIELDS)
+    keep = os.environ.get(CACHE_VARIABLE)
+    return Shards(
+        root,
+        split=split,
+        setting=setting,
+        fields=NET_FIELDS,
+        expected={"reader": layout.__name__, **arguments},
+        repack=pack_command(config, setting, split),
+        keep=Path(keep) if keep else None,
+    )
+
+
+def arguments_of(
+    data: DataConfig, setting: Setting, split: str, size: Size, cloth_size: Size
+) -> tuple[type[VitonHD] | type[DressCode], dict[str, Any]]:
+    """(the reader of a layout, its arguments but for the folder and the fields)."""
+    arguments: dict[str, Any] = {
         "split": split,
         "setting": setting,
-        "size": config.resolution,
-        "cloth_size": config.cloth_size,
+        "size": size,
+        "cloth_size": cloth_size,
         "fit": data.fit,
-        "fields": fields,
+        "pose": data.pose,
+        "agnostic": data.agnostic,
     }
     if data.layout == "dresscode":
-        return DressCode(root, **shared, pose=data.pose, agnostic=data.agnostic)
-    return VitonHD(root, **shared, pose=data.pose, agnostic=data.agnostic, mask=data.mask, cloth_kind=data.cloth_kind)
+        return DressCode, arguments
+    return VitonHD, {**arguments, "mask": data.mask, "cloth_kind": data.cloth_kind}
+
+
+def pack_command(config: RunConfig, setting: Setting, split: str) -> str:
+    """The command that packs what this run reads."""
+    words = ["drape data pack DIR OUT --size", "x".join(map(str, config.resolution))]
+    if config.cloth_size != config.resolution:
+        words += ["--cloth-size", "x".join(map(str, config.cloth_size))]
+    words += ["--split", split] if split != "train" else []
+    words += ["--setting", setting] if setting != "paired" else []
+    for field in fields(DataConfig):
+        value = getattr(config.data, field.name)
+        if field.name not in ("settings", "flip") and value != field.default:
+            words += ["--set", f"data.{field.name}={value}"]
+    return " ".join(words)
 
 
 def check_batch(batch: TryOnBatch) -> None:
