@@ -40,11 +40,11 @@ class Limits:
     few_joints: int = 4  # of neck, shoulders, elbows, wrists and nose
     off_labels: float = 0.004  # mean distance of joints from the labels they belong on; sound below 0.002
     on_body: float = 0.95  # least share of joints on the body; sound 1.0
-    swapped_sides: float = 0.2  # evidence from -1 to 1; sound -0.3 and less
+    swapped_sides: float = 0.4  # evidence from -1 to 1; sound -0.5, seldom up to 0.25
     off_skeleton: float = 0.003  # mean distance of the joints from the drawn skeleton; sound 0.000
     # what belongs together
     mirrored: float = 0.02  # what the mirrored parse explains more of the picture; sound -0.03 and less
-    shifted: float = -0.02  # what the parse in place explains more than a shifted one; sound 0.05 and more
+    edges_on_labels: float = 0.65  # least share of label changes at edges of the picture; sound 0.8 and more
     mirrored_overlap: float = 0.06  # what mirrored silhouettes overlap more; sound -0.05 and less
     skeleton_on_body: float = 0.85  # least share of the drawn skeleton on the body; sound 0.89 and more
     parse_agnostic: float = 0.02  # share of its labels that the parse has not; sound 0.000, another's 0.06 and more
@@ -54,6 +54,11 @@ class Limits:
     warp_colours: float = 25.0  # distance of the warped cloth's hue from the person's; sound below 14
     counterfactual_outside: float = 0.12  # share of pixels unlike the picture around the cloth; sound below 0.05
     counterfactual_inside: float = 0.02  # least share of pixels of the cloth that changed; sound 0.7 and more
+    # the set as a whole
+    mismatch_score: float = 4.0  # robust standard deviations that a pair's colours lie apart more than usual
+    mismatch_closer: float = 0.05  # share of other clothes that suit better; of 4,500 sound pairs none had both
+    mismatch_distance: float = 6.0  # CIELAB units below which no pair is wrong; sound pairs 2 to 3 in the middle
+    shuffled_closer: float = 0.25  # the same share in the mean of a split; sound 0.00 to 0.11, shuffled 0.5
 
 
 def override(limits: Limits, settings: Iterable[str]) -> Limits:
