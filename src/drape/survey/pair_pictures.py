@@ -74,6 +74,8 @@ def _check_whole(look: Look, kind: str) -> None:
     mean, deviation = cv2.meanStdDev(look.small(rgb))
     spread = look.measure(f"{kind} contrast", float(np.sqrt((deviation**2 + (mean - mean.mean()) ** 2).mean())))
     look.measure(f"{kind} brightness", float(mean.mean()))
+    for channel, level in zip(("red", "green", "blue"), mean.ravel().tolist(), strict=True):
+        look.measure(f"{kind} {channel}", level)
     if spread is not None and spread < look.limits.blank_spread:
         look.report("blank picture", f"is one colour ({float(mean.mean()):.0f} of 255)", PHOTO_REMEDY, of=(kind,))
         return
