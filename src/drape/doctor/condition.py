@@ -97,8 +97,8 @@ def check_cloth_gap(patient: Patient) -> list[Finding]:
     """12: how much worse the net gets inside the mask in another cloth, at four levels with much noise.
 
     evidence: t and gap of the probes, bounds (95 % of the mean gap), null and noise (gaps with a gray cloth and with
-    noise), levels_t and levels (gap over all of t), mean_loss (rise of the averaged loss), moved (mean |change| of x0 in
-    and outside the mask)
+    noise), levels_t and levels (gap over all of t), mean_loss (rise of the averaged loss), moved (mean |change| of x0
+    in and outside the mask)
     """
     found = measured(patient, on=examined_on(patient))
     if found is None or not found.finite:
@@ -123,7 +123,7 @@ def judge_cloth_gap(
         text = "every pair has the same cloth, so there is no other one to show"
         return _finding("cloth gap", "warn", text, "add pairs in other clothes", evidence)
     gap = found.gap("cloth")
-    best, (low, high) = max(gap[1:]), evidence["bounds"]
+    best, high = max(gap[1:]), evidence["bounds"][1]
     text = (
         f"in another cloth the error in the mask rises by {_percents(gap)} at t {_probes()} "
         f"(the averaged loss: {evidence['mean_loss']:+.1%}) {age}"
@@ -241,7 +241,7 @@ def judge_guidance(
     text += f"{moved[0]:.3f} in the mask"
     if not any(moved):
         return [_severed("guidance", "every condition together", age, evidence)]
-    if not np.isfinite(absurd) or absurd > thresholds.null_error:
+    if not np.isfinite(absurd) or (absurd > thresholds.null_error and rise > thresholds.null_rise):
         text = f"the net was never trained without conditions: {text}"
         if dropped == 0:
             return [_finding("guidance", "warn", text, "sample with guidance 1, or set condition_drop=0.1", evidence)]

@@ -35,6 +35,7 @@ from drape.shapes import PerSample
 from drape.training.validation import PROBES, QUARTERS
 
 MOST_VISITS = 256  # (pair, level) visits of the right conditions, as far as one level in each quarter allows
+LIMIT = 20.0  # of log_snr: clean, or noise and nothing else
 ROWS = 16  # noisy images in one forward pass
 
 
@@ -59,7 +60,7 @@ class Grid:
         The probes are fixed log_snr, those of the cosine schedule shifted to the resolution, whatever the schedule.
         """
         table_t = torch.linspace(0, 1, 4001, dtype=torch.float64)
-        table = log_snr(table_t).double().numpy()
+        table = log_snr(table_t).double().clamp(-LIMIT, LIMIT).numpy()
         slices = (np.arange(levels) + 0.5) / levels
         reference = CosineSchedule(shift=resolution_shift(*resolution))
         probes = reference.log_snr(torch.tensor(PROBES, dtype=torch.float64)).numpy()
@@ -69,7 +70,7 @@ class Grid:
             return tuple(np.interp(times, table_t.numpy(), table).tolist())
 
         shifted = {name: at(np.clip(t + sign * TIME_SHIFT, 0, 1)) for name, sign in zip(TIMES, (-1, 1), strict=True)}
-        return cls(t=tuple(t.tolist()), log_snr=(*at(slices), *probes.tolist()), levels=levels, told=shifted)
+        return cls(t=tuple(t.tolist()), log_snr=at(t), levels=levels, told=shifted)
 
     @property
     def probes(self) -> slice:

@@ -22,6 +22,7 @@ from drape.doctor.measured import age_of, examined_on, measured, pairs_of, whose
 from drape.doctor.patient import Patient
 from drape.doctor.predictor import changed, take
 from drape.doctor.probe import Measurement
+from drape.doctor.thresholds import Thresholds
 from drape.evaluation import metrics
 from drape.shapes import Image
 
@@ -86,8 +87,8 @@ def check_sample_quality(patient: Patient) -> list[Finding]:
 
     A sample of the right distribution has at most twice the error of the mean that the net predicts out of nearly pure
     noise; more than that is the sampler's.
-    evidence: psnr, ssim, colour_error in the mask; inside, outside (mean square error), once_inside, once_outside (of the
-    prediction at the noisiest probe)
+    evidence: psnr, ssim, colour_error in the mask; inside, outside (mean square error), once_inside, once_outside
+    (of the prediction at the noisiest probe)
     """
     drawn, found = _drawn(patient), measured(patient, on=examined_on(patient))
     if drawn is None or found is None or not found.finite:
@@ -142,14 +143,13 @@ def check_train_val_gap(patient: Patient) -> list[Finding]:
     trained = measured(patient, on="training")
     if trained is None or not held.finite or not trained.finite:
         return []
-    return [judge_train_val_gap(trained, held, patient, words, evidence)]
+    return [judge_train_val_gap(trained, held, patient.thresholds, words, evidence)]
 
 
 def judge_train_val_gap(
-    trained: Measurement, held: Measurement, patient: Patient, words: str, evidence: dict[str, Any]
+    trained: Measurement, held: Measurement, limits: Thresholds, words: str, evidence: dict[str, Any]
 ) -> Finding:
     """A warning where held-out pairs are worse than chance allows; FAIL where they are far worse."""
-    limits = patient.thresholds
     gap, low, high = between(trained, held)
     evidence |= {"gap": gap, "low": low, "high": high, "training": trained.x0("in"), "held_out": held.x0("in")}
     text = f"on held-out pairs the error in the mask is {gap:+.0%} (95 %: {low:+.0%} to {high:+.0%}), {words}"

@@ -105,6 +105,21 @@ class Thresholds:
     # updates of a fresh net, images in each at most
     steps: int = 20
     trial_batch: int = 8
+    # initial loss: relative errors: of an image's loss by its formula; of the mean by theory; of an image's weight
+    loss_error: float = 1e-3
+    initial_error: float = 0.03
+    weight_error: float = 0.01
+    # inputs: change of the output, relative, at which an input is severed; below which it is hardly heard
+    severed: float = 1e-6
+    faint: float = 1e-3
+    # gradients: of the cloth's sub-network over the person's
+    cloth_ratio_low: float = 1e-3
+    cloth_ratio_high: float = 10.0
+    cloth_ratio_least: float = 1e-4
+    # precision: loss, relative; cosine of the gradients; share of the gradient that becomes 0
+    precision_loss: float = 0.01
+    precision_cosine: float = 0.99
+    underflow: float = 0.02
     # overfitting, learning rate
     overfit_samples: int = 8
     # what a trained net does: how it is measured
@@ -132,9 +147,10 @@ class Thresholds:
     swap_change_least: float = 0.02
     swap_ratio: float = 3.0
     swap_gain: float = 0.10
-    # guidance: mean |change| of x0 without conditions; its error as a share of that of copying
+    # guidance: mean |change| of x0 without conditions; the error then as a share of that of copying, and its rise
     guidance_change: float = 0.01
     null_error: float = 1.0
+    null_rise: float = 1.0
     # time: rise of the error at a level told wrongly by a quarter of t
     time_rise: float = 0.5
     time_better: float = 0.1
@@ -152,6 +168,22 @@ class Thresholds:
     # train-val gap: rise of the error from training pairs to held-out ones
     train_val_gap: float = 0.10
     train_val_gap_most: float = 0.50
+    # improving: the last part of the run, as a share; a change below this counts as none
+    window: float = 0.5
+    flat: float = 0.005
+    # curve: the last part of the log that is looked at
+    curve_window: float = 0.5
+    # overfitting: rise of the score from its best
+    score_rise: float = 0.05
+    score_rise_most: float = 0.20
+    # events: share of steps
+    skipped: float = 0.01
+    skipped_most: float = 0.20
+    spikes: float = 0.01
+    # gradient balance: norms over that of the person's part
+    cloth_gradient: float = 1e-3
+    cloth_gradient_least: float = 1e-4
+    gradient_most: float = 10.0
 
 
 def override(thresholds: Thresholds, settings: Iterable[str]) -> Thresholds:
