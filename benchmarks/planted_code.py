@@ -95,7 +95,7 @@ def constant_time(patches: Patches) -> None:
 
 def attention_cut(patches: Patches) -> None:
     """The person's stream never hears of the cloth."""
-    patches.attribute(CrossAttention, "forward", lambda self, x, cloth, position: torch.zeros_like(x))
+    patches.attribute(CrossAttention, "forward", lambda self, x, cloth, position: x)
 
 
 def attention_frozen(patches: Patches) -> None:
@@ -231,9 +231,9 @@ CODE_FAULTS: tuple[Fault, ...] = (
     Fault(name="sampler shrinks its input", plant=sampler_forgets, named=("sampler", "noise labels")),
     Fault(name="weighting upside down", plant=inverted_weights, named=("initial loss",)),
     Fault(name="time embedding constant", plant=constant_time, named=("inputs",)),
-    Fault(name="cloth input severed", plant=severed("cloth"), named=("inputs", "gradients", "drops")),
-    Fault(name="agnostic input severed", plant=severed("agnostic"), named=("inputs", "drops")),
-    Fault(name="pose input severed", plant=severed("pose"), named=("inputs", "gradients", "drops")),
+    Fault(name="cloth input severed", plant=severed("cloth"), named=("net inputs", "inputs")),
+    Fault(name="agnostic input severed", plant=severed("agnostic"), named=("net inputs", "inputs")),
+    Fault(name="pose input severed", plant=severed("pose"), named=("net inputs", "inputs")),
     Fault(name="cross-attention returns nothing", plant=attention_cut, named=("inputs", "gradients")),
     Fault(name="output of cross-attention frozen", plant=attention_frozen, named=("gradients", "updates")),
     Fault(name="output layer frozen", plant=output_frozen, named=("gradients", "updates")),

@@ -63,9 +63,10 @@ def test_before_training_a_patient_without_faults_is_ready_and_warnings_are_name
 
 
 def test_the_chief_reason_comes_first_and_is_in_the_sentence() -> None:
-    found = judge([finding("ema", "FAIL"), finding("weights", "FAIL"), finding("cloth gap", "FAIL")], patient())
-    assert found.because == ("ema", "weights")
-    assert found.reason.startswith("ema: ema is 3 (also: weights).")
+    findings = ["sampling inputs", "something new", "ema", "weights", "cloth gap"]
+    found = judge([finding(name, "FAIL") for name in findings], patient())
+    assert found.because == ("weights", "ema", "something new", "sampling inputs")
+    assert found.reason.startswith("weights: weights is 3 (also: ema, something new, sampling inputs).")
 
 
 @pytest.mark.parametrize("name", MEANS)

@@ -44,6 +44,21 @@ MEANING: dict[str, Name] = {
 under "means": an input whose change changes nothing at all is severed, not ignored."""
 
 
+CAUSES = (
+    "net inputs", "colour order", "flip", "mask", "agnostic", "leak", "pose", "low res", "range", "pairing", "resize", "overlap",
+    "variety", "condition noise", "same picture", "prediction", "noise labels", "sampler", "schedule",
+    "draws", "drops", "initial loss", "updates", "averages", "inputs", "gradients", "repeatable", "precision",
+    "learning rate", "overfit fixed", "overfit fresh", "weights", "ema", "guidance", "time", "cloth gap", "cloth swap",
+)  # fmt: skip
+SYMPTOMS = ("conditions", "yardsticks", "sample quality", "files", "sampling inputs")
+"""In which order findings that fail together are told: what explains the others first, what any explains last."""
+
+
+def _rank(finding: Finding) -> int:
+    known = (*CAUSES, *([None] * (finding.name not in (*CAUSES, *SYMPTOMS))), *SYMPTOMS)
+    return known.index(finding.name if finding.name in known else None)
+
+
 def means(finding: Finding) -> Name:
     """What a FAIL of this finding means."""
     said: Name | None = finding.evidence.get("means")
@@ -58,7 +73,7 @@ def judge(findings: Sequence[Finding], patient: Patient) -> Verdict:
             failed.setdefault(means(finding), []).append(finding)
     for name in ("BROKEN", "CONDITION IGNORED", "OVERFIT", "UNDERTRAINED"):
         if name in failed:
-            return _of(name, failed[name], patient)
+            return _of(name, sorted(failed[name], key=_rank), patient)
     if not any(finding.tier == "C" for finding in findings):
         return _ready(findings, patient)
     by_name = {finding.name: finding for finding in findings}
