@@ -260,7 +260,8 @@ RUN_FAULTS: tuple[Fault, ...] = (
     Fault(name="run: EMA never updated", when="during", plant=ema_never, named=("ema",)),
     Fault(name="run: EMA swapped into training", when="during", plant=ema_into_training, named=("ema",)),
     Fault(
-        name="run: output layer frozen", when="during", plant=output_frozen, named=("weights", "yardsticks"), images=800,
+        name="run: output layer frozen", when="during", plant=output_frozen, named=("weights", "yardsticks"),
+        images=800,
     ),
     Fault(
         name="run: unconditional branch never trained", when="during", plant=draws_as(never_dropped),

@@ -45,8 +45,8 @@ under "means": an input whose change changes nothing at all is severed, not igno
 
 
 CAUSES = (
-    "net inputs", "colour order", "flip", "mask", "agnostic", "leak", "pose", "low res", "range", "pairing", "resize", "overlap",
-    "variety", "condition noise", "same picture", "prediction", "noise labels", "sampler", "schedule",
+    "net inputs", "colour order", "flip", "mask", "agnostic", "leak", "pose", "low res", "range", "pairing", "resize",
+    "overlap", "variety", "condition noise", "same picture", "prediction", "noise labels", "sampler", "schedule",
     "draws", "drops", "initial loss", "updates", "averages", "inputs", "gradients", "repeatable", "precision",
     "learning rate", "overfit fixed", "overfit fresh", "weights", "ema", "guidance", "time", "cloth gap", "cloth swap",
 )  # fmt: skip
