@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from drape.config import RunConfig
+from drape.doctor.averages import CLOTH_PART, unmoved
 from drape.doctor.finding import Finding, Status
 from drape.doctor.measured import Age, age_of, examined_on, measured, ruler_of
 from drape.doctor.patient import Patient
@@ -100,12 +101,18 @@ def check_cloth_gap(patient: Patient) -> list[Finding]:
     noise), levels_t and levels (gap over all of t), mean_loss (rise of the averaged loss), moved (mean |change| of x0
     in and outside the mask)
     """
-    found = measured(patient, on=examined_on(patient))
-    if found is None or not found.finite:
+    found = _telling(patient)
+    if found is None:
         return []
     remedy = cloth_remedy(patient.config)
     refines = patient.config.net.low_res
-    return [judge_cloth_gap(found, age_of(patient), patient.thresholds, remedy=remedy, refines=refines)]
+    finding = judge_cloth_gap(found, age_of(patient), patient.thresholds, remedy=remedy, refines=refines)
+    never = [name for name in unmoved(patient) if name.startswith(CLOTH_PART)]
+    if never:
+        text = f"training has shown it no cloth: {never[0]} is what it was before; {finding.found}"
+        remedy = f"follow the cloth from the reader to the net: {EXAMINE} (inputs)"
+        finding = _finding("cloth gap", "FAIL", text, remedy, {**finding.evidence, "means": "BROKEN", "unmoved": never})
+    return [finding]
 
 
 def judge_cloth_gap(
@@ -168,8 +175,8 @@ def check_conditions(patient: Patient) -> list[Finding]:
 
     evidence: by input, {inside, whole: rise of the error at the probes, moved: mean |change| of x0 in, outside}
     """
-    found = measured(patient, on=examined_on(patient))
-    if found is None or not found.finite:
+    found = _telling(patient)
+    if found is None:
         return []
     return judge_conditions(found, age_of(patient), patient.thresholds)
 
@@ -209,8 +216,8 @@ def check_guidance(patient: Patient) -> list[Finding]:
 
     evidence: t; null, right (error of eps at the probes), copying (that of copying); moved (mean |change| of x0)
     """
-    found = measured(patient, on=examined_on(patient))
-    if found is None or not found.finite:
+    found = _telling(patient)
+    if found is None:
         return []
     return judge_guidance(found, age_of(patient), patient.thresholds, dropped=patient.config.condition_drop)
 
@@ -246,7 +253,7 @@ def judge_guidance(
         if dropped == 0:
             return [_finding("guidance", "warn", text, "sample with guidance 1, or set condition_drop=0.1", evidence)]
         remedy = "look at how conditions are dropped: all together, for condition_drop of the images"
-        return [_finding("guidance", "warn" if age.early else "FAIL", text, remedy, evidence)]
+        return [_finding("guidance", "FAIL", text, remedy, evidence)]
     if max(moved) < thresholds.guidance_change:
         return [_finding("guidance", "warn", f"guidance can do nothing: {text}", "train on", evidence)]
     if rise < 0:
@@ -260,8 +267,8 @@ def check_time(patient: Patient) -> list[Finding]:
 
     evidence: t; lower, higher: rise of the error at the probes
     """
-    found = measured(patient, on=examined_on(patient))
-    if found is None or not found.finite:
+    found = _telling(patient)
+    if found is None:
         return []
     return judge_time(found, age_of(patient), patient.thresholds)
 
@@ -281,11 +288,25 @@ def judge_time(found: Measurement, age: Age, thresholds: Thresholds) -> list[Fin
     if better < -thresholds.time_better:
         remedy = "the net was trained with other levels than it is told: compare schedule and time input of both"
         return [_finding("time", "FAIL", f"it does better at a wrong level ({better:+.0%}): {text}", remedy, evidence)]
+    if max(*lower, *higher) < thresholds.time_least and (age.steps is None or age.steps >= thresholds.ripe_steps):
+        text = f"the noise level makes no difference {age}: {text}"
+        return [_finding("time", "FAIL", text, f"follow the level to the net: {EXAMINE} (inputs)", evidence)]
     used = [max(pair) >= thresholds.time_rise for pair in zip(lower, higher, strict=True)]
     if sum(used) <= len(used) / 2:
         remedy = "train on" if age.early else f"{EXAMINE}: does the level reach every block?"
         return [_finding("time", "warn", f"the noise level counts for little: {text}", remedy, evidence)]
     return [_finding("time", "ok", text, "", evidence)]
+
+
+def _telling(patient: Patient) -> Measurement | None:
+    """The measurement, unless it can tell nothing about conditions: errors that are no numbers, or a net that has
+    learned nothing and says the same to everything, which is for the yardsticks to say."""
+    found = measured(patient, on=examined_on(patient))
+    if found is None or not found.finite:
+        return None
+    says_one_thing = not any(any(found.moved(name)) for name in found.changed if name not in TIMES)
+    copying = float(np.mean(found.quarters())) / ruler_of(patient).mean("pass_through")
+    return None if says_one_thing and copying >= patient.thresholds.copying else found
 
 
 def _severed(name: str, what: str, age: Age, evidence: dict[str, Any]) -> Finding:

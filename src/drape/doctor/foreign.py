@@ -28,7 +28,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from drape.data.sample import TENSOR_FIELDS, TryOnBatch
+from drape.data.sample import TENSOR_FIELDS, ClothKind, TryOnBatch
 from drape.diffusion.prediction import Prediction, Target
 from drape.doctor.condition import judge_cloth_gap, judge_conditions, judge_guidance, judge_time, judge_yardsticks
 from drape.doctor.finding import Finding
@@ -47,6 +47,7 @@ Denoise = Callable[[Tensor, Tensor, dict[str, Any]], Tensor]
 
 NEEDED = ("person", "cloth", "agnostic", "agnostic_mask")
 TABLE = 4001
+FLAT: ClothKind = "flat"
 
 
 def examine_foreign(
@@ -191,7 +192,7 @@ class _Pairs:
             cloth_id=tuple(cloths),
             source=("",) * size,
             licence=("",) * size,
-            cloth_kind=("flat",) * size,
+            cloth_kind=(FLAT,) * size,
         )
 
     def shown(self, pairs: TryOnBatch) -> dict[str, Any]:

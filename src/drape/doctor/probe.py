@@ -268,7 +268,7 @@ class _Part:
         inside, outside = self.inside, 1 - self.inside
         eps, x0, moved = (each.mean(dim=1, keepdim=True) for each in (eps.square(), x0.square(), moved.abs()))
         return {
-            "eps": eps.mean(dim=(1, 2, 3)),
+            "eps": eps.mean(dim=(1, 2, 3)).nan_to_num(nan=torch.inf),  # nan says that a pair was not shown
             "eps_in": _masked(eps, inside),
             "x0_in": _masked(x0, inside),
             "x0_out": _masked(x0, outside),

@@ -153,6 +153,7 @@ class Thresholds:
     null_rise: float = 1.0
     # time: rise of the error at a level told wrongly by a quarter of t
     time_rise: float = 0.5
+    time_least: float = 0.1
     time_better: float = 0.1
     # attention: entropy as a share of that of attending everywhere alike
     attention_pairs: int = 8
