@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from http.client import HTTPException
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 from urllib.parse import quote, urlsplit, urlunsplit
 
 from drape.errors import DataError
@@ -37,6 +37,7 @@ Fetch = Callable[[str, int, int | None], bytes]
 _SCHEME = re.compile(r"(?P<before>^|::)(?P<scheme>[a-z][a-z0-9+.-]+):/+", re.IGNORECASE)
 
 
+@runtime_checkable
 class Place(Protocol):
     """A folder somewhere.
 
@@ -61,7 +62,7 @@ def location(where: str | Path) -> str | Path:
     back, so that whatever takes a folder of data takes an address.
     """
     text = str(where)
-    if not _SCHEME.match(text) or Path(text).exists():
+    if not _SCHEME.search(text) or Path(text).exists():
         return Path(where)
     address = _SCHEME.sub(r"\g<before>\g<scheme>://", text).rstrip("/")
     if match := re.fullmatch(r"(?:file|local)://(.*)", address, flags=re.IGNORECASE):
@@ -69,7 +70,7 @@ def location(where: str | Path) -> str | Path:
     return address
 
 
-def place_of(where: str | Path) -> "Place":
+def place_of(where: str | Path) -> Place:
     """The place of this name."""
     where = location(where)
     return Folder(where) if isinstance(where, Path) else Remote(where)

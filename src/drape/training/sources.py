@@ -22,7 +22,7 @@ from drape.data.joined import Joined
 from drape.data.loader import Reader, collate, decoded, mirror, order
 from drape.data.reader import Setting
 from drape.data.sample import TryOnBatch
-from drape.data.shard_places import CACHE_VARIABLE
+from drape.data.shard_places import CACHE_VARIABLE, location
 from drape.data.shards import Shards, is_packed
 from drape.data.transforms import Size
 from drape.data.viton_hd import VitonHD
@@ -181,7 +181,7 @@ def open_reader(config: RunConfig, root: str | Path, *, setting: Setting, split:
     """The reader of one split with the fields this run's net needs, at its resolution: of a folder or packed data."""
     layout, arguments = arguments_of(config.data, setting, split, config.resolution, config.cloth_size)
     if not is_packed(root):
-        return layout(Path(root), **arguments, fields=NET_FIELDS)
+        return layout(location(root), **arguments, fields=NET_FIELDS)
     keep = os.environ.get(CACHE_VARIABLE)
     return Shards(
         root,
@@ -218,7 +218,8 @@ def pack_command(config: RunConfig, setting: Setting, split: str) -> str:
     if config.cloth_size != config.resolution:
         words += ["--cloth-size", "x".join(map(str, config.cloth_size))]
     words += ["--split", split] if split != "train" else []
-    words += ["--setting", setting] if setting != "paired" else []
+    for each in config.data.settings if setting in config.data.settings else [setting]:
+        words += ["--setting", each]
     for field in fields(DataConfig):
         value = getattr(config.data, field.name)
         if field.name not in ("settings", "flip") and value != field.default:
