@@ -32,6 +32,11 @@ DIRECTIONS, LIGHTNESS = 7, 0.5
 """Rows of `measures.spread`, and the factor of the lightness in the first."""
 SHOWN = 24
 SHIFTS = (-3, -2, -1, 1, 2, 3)
+SPOIL_COLOURS = frozenset(
+    ("blank picture", "channel order", "damaged file", "empty parse", "gray picture", "label set", "missed flip",
+     "no cloth in parse", "parse interpolated", "parse of another", "picture of another", "cloth is the person")
+)  # fmt: skip
+"""Kinds of problem of a pair that say why its colours do not fit."""
 REMEDY = "Look at the pair; if it is wrong, restore its cloth or leave it out."
 
 
@@ -48,7 +53,15 @@ class Colours:
 
     @classmethod
     def of(cls, facts: Sequence[PairFacts], split: str) -> "Colours":
-        return cls([each for each in facts if each.split == split and each.cloth_spread and each.worn_spread])
+        """Of one split, but for pairs whose colours are known to be wrong."""
+        return cls(
+            [
+                each
+                for each in facts
+                if each.split == split and each.cloth_spread and each.worn_spread
+                if not any(problem.kind in SPOIL_COLOURS for problem in each.problems)
+            ]
+        )
 
     @cached_property
     def cloth(self) -> Float[ndarray, "n d"]:
@@ -226,6 +239,8 @@ def _problem(
 
 def _swapped_fits(root: Path, pair: PairFacts, colours: Colours) -> bool:
     """Whether the cloth would be as near as usual if its red and blue were exchanged."""
+    if "cloth" not in pair.files:
+        return False
     try:
         cloth = read_rgb(root / pair.files["cloth"])
         mask = read_mask(root / pair.files["cloth_mask"]) if "cloth_mask" in pair.files else None

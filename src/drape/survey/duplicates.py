@@ -30,7 +30,7 @@ ALIKE = {"person": (8.0, 40.0), "cloth": (2.5, 14.0)}
 
 People of 14,000 mannequins differ by 24 and 98 at least, the same person in another cloth by more than 9 and 90; plain
 cloths on white look alike, so for them the limit is what saving a photo again at quality 20 does to it."""
-NEARBY = 24.0
+NEARBY = 32.0
 """Mean levels of difference up to which it is tried whether the exposure or the cut alone is another."""
 SAME_COLOUR = 4.0
 """CIELAB units between the mean colours of two pictures of one cloth, at most."""
@@ -170,7 +170,7 @@ def _of_one_look(
     pictures: Pictures, pairs: Int64[ndarray, "k 2"], *, mirrored: bool = False
 ) -> Iterator[tuple[int, int]]:
     """The candidates that differ by NEARBY at most, clothes of different colours left out before any is opened."""
-    if pictures.kind == "cloth":
+    if pictures.kind == "cloth" and len(pairs):
         colours = np.array([each.cloth_lab or (np.nan,) * 3 for each in pictures.owners])
         apart = np.linalg.norm(colours[pairs[:, 0]] - colours[pairs[:, 1]], axis=1)
         pairs = pairs[~(apart > SAME_COLOUR)]
