@@ -43,7 +43,7 @@ def some_pairs(count: int = 6, **fields: Any) -> TryOnBatch:
         "cloth_pose": torch.zeros(count, 18, 3),
         "person_id": tuple(f"p{row}" for row in range(count)),
         "cloth_id": tuple(f"c{row}" for row in range(count)),
-        **{name: ("",) * count for name in ("source", "licence")},
+        **dict.fromkeys(("source", "licence"), ("",) * count),
         "cloth_kind": ("flat",) * count,
     }
     return TryOnBatch(**{**given, **fields})

@@ -48,6 +48,9 @@ def judge_yardsticks(
     A net worse than copying after many steps is broken, not young: it was taught something else than it is asked.
     """
     quarters, wiener = found.quarters(), ruler.quarters("wiener")
+    if not found.finite:
+        text = f"the error of eps is {np.mean(quarters)}"
+        return _finding("yardsticks", "FAIL", text, "lower optim.lr, and begin again", {"means": "BROKEN"})
     copying = float(np.mean(quarters)) / ruler.mean("pass_through")
     ratios = [error / best for error, best in zip(quarters, wiener, strict=True)]
     mean = float(np.mean(quarters)) / ruler.mean("wiener")
@@ -58,9 +61,6 @@ def judge_yardsticks(
     evidence = {**curves(found, ruler), "ratios": ratios, "copying": copying, "mean_ratio": mean}
     status: Status = "ok"
     remedy = ""
-    if not found.finite:
-        text, status, remedy = f"the error is {np.mean(quarters)}", "FAIL", "lower optim.lr, and begin again"
-        return _finding("yardsticks", status, text, remedy, {"means": "BROKEN"})
     if copying >= thresholds.copying:
         status, text = "FAIL", f"nothing learned: {text}"
         remedy = f"look at the learning rate and at the gradients: {EXAMINE}, then 'drape doctor PRESET --overfit 8'"
