@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 BLUE, ORANGE, GREEN, PINK = COLOURS[:4]
 INK, GRID = "#010203", "#030201"  # stand for the page's own colours, which no file of pixels could know
+Values = Sequence[float | int | None] | np.ndarray
 PAGE: dict[Any, Any] = {
     "font.size": 9,
     "axes.edgecolor": INK,
@@ -56,7 +57,7 @@ def svg(draw: "Callable[[Axes], None]", *, size: tuple[float, float] = (4.7, 2.9
     return text.replace("<svg ", f'<svg role="img" aria-label="{label}" ', 1)
 
 
-def line(axes: "Axes", x: Sequence[float], y: Sequence[float | None], label: str, colour: str, **how: Any) -> None:
+def line(axes: "Axes", x: Values, y: Values, label: str, colour: str, **how: Any) -> None:
     """A line where both are numbers."""
     xs, ys = np.asarray(x, float), np.asarray([np.nan if v is None else v for v in y], float)
     axes.plot(xs, ys, color=colour, label=label, **how)
