@@ -33,8 +33,9 @@ DIRECTIONS, LIGHTNESS = 7, 0.5
 SHOWN = 24
 SHIFTS = (-3, -2, -1, 1, 2, 3)
 SPOIL_COLOURS = frozenset(
-    ("blank picture", "channel order", "damaged file", "empty parse", "gray picture", "label set", "missed flip",
-     "no cloth in parse", "parse interpolated", "parse of another", "picture of another", "cloth is the person")
+    ("blank picture", "channel order", "cloth is the person", "cloth mask", "damaged file", "empty mask", "empty parse",
+     "full mask", "gray picture", "label set", "mask inverted", "mask levels", "missed flip", "no cloth in parse",
+     "parse interpolated", "parse of another", "picture of another")
 )  # fmt: skip
 """Kinds of problem of a pair that say why its colours do not fit."""
 REMEDY = "Look at the pair; if it is wrong, restore its cloth or leave it out."
@@ -233,7 +234,7 @@ def _problem(
         split=pairs[0].split,
         ids=tuple(each.person_id for each in pairs),
         exclude=True,
-        paths=tuple(each.files[kind] for each in pairs for kind in ("person", "cloth") if kind in each.files),
+        paths=tuple(each.files[kind] for each in pairs for kind in ("cloth", "person") if kind in each.files),
     )
 
 
