@@ -32,8 +32,10 @@ class Thresholds:
     noise_rest: float = 1e-2
     sampled_noise_error: float = 0.05
     level_gap: float = 0.05
-    # draws: images; distance of t from even, of all and of windows of 32; |mean|, |std - 1|; correlation of noise
+    # draws: images; distance of t from even, of all and of windows of 32; |mean|, |std - 1|; correlation of noise;
+    # different pairs over those due in the first epoch
     draws: int = 2048
+    different_pairs: float = 0.9
     uneven: float = 0.05
     stratified: float = 0.1
     noise_error: float = 0.01
@@ -84,7 +86,7 @@ class Thresholds:
     pose_sides: float = 0.2
     # contract, flip: share of rows in which one thing is mirrored and another is not; evidence of mirrored files
     flip_apart: float = 0.03
-    flip_parse: float = 0.0
+    flip_parse: float = 0.03
     # contract, pairing: share of rows with another row's picture; distance of own over that of exchanged; odd pairs
     strangers: float = 0.03
     pairing_ratio: float = 0.8
@@ -116,12 +118,37 @@ class Thresholds:
     cloth_ratio_low: float = 1e-3
     cloth_ratio_high: float = 10.0
     cloth_ratio_least: float = 1e-4
+    # updates: median |change| / |weight| at the full rate; gradient against that of the mean loss; highest rate of the
+    # run over optim.lr; what weight decay alone leaves of a weight
+    step_low: float = 1e-5
+    step_high: float = 0.1
+    gradient_cosine: float = 0.999
+    gradient_norm: float = 0.01
+    peak_rate: float = 0.5
+    shrink: float = 0.05
+    # averages: off their formula, over how far the weights have come; a net made of weights against the one trained
+    average_error: float = 1e-3
+    view_error: float = 1e-3
     # precision: loss, relative; cosine of the gradients; share of the gradient that becomes 0
     precision_loss: float = 0.01
     precision_cosine: float = 0.99
     underflow: float = 0.02
-    # overfitting, learning rate
+    # overfit fixed, overfit fresh: people learned by heart
     overfit_samples: int = 8
+    # overfit fixed: updates at most; loss in units of a net that says 0, learned and stuck
+    overfit_fixed_steps: int = 300
+    overfit_fixed_loss: float = 0.05
+    overfit_fixed_stuck: float = 0.3
+    # overfit fresh: updates, and between two readings; error in units of Wiener's, noisier half of t and mean; share of
+    # a silent net's error that nobody healthy is left with; rise of the error in another cloth; what is drawn
+    overfit_steps: int = 800
+    overfit_every: int = 50
+    overfit_wiener: float = 0.5
+    overfit_wiener_mean: float = 1.0
+    overfit_stuck: float = 0.5
+    overfit_rise: float = 0.02
+    overfit_psnr_db: float = 18.0
+    overfit_right: float = 0.8
     # what a trained net does: how it is measured
     probe_pairs: int = 64
     probe_levels: int = 16
