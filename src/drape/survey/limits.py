@@ -28,10 +28,12 @@ class Limits:
     full_mask: float = 0.98
     gray_mask: float = 0.25  # share of a mask's pixels that are neither black nor white; sound below 0.1
     inverted_ring: float = 0.6  # share of the picture's rim that a mask covers; sound 0 to 0.3
+    cloth_inside: float = 0.02  # share of a cloth mask on the very background; sound 0.000, another's up to 0.4
     cloth_outside: float = 0.03  # clear cloth outside the cloth mask over its area; sound 0.000, another's 0.1
     hidden_cloth: float = 0.9  # least share of the cloth in the agnostic mask; sound 0.99 and more
     # agnostic picture
     gray_inside: float = 0.97  # least share of gray in the mask; sound 1.000
+    mask_off_gray: float = 0.005  # share of the mask without gray, and of the rest with it; sound 0.000
     leaking: float = 0.02  # share of the mask that still shows the person; sound 0.000
     contrast_left: float = 0.05  # of the person's contrast in the mask; sound 0.004 and less
     differs_outside: float = 0.02  # share of pixels unlike the picture; sound 0.000, another's 0.15 and more
@@ -44,8 +46,10 @@ class Limits:
     off_skeleton: float = 0.003  # mean distance of the joints from the drawn skeleton; sound 0.000
     # what belongs together
     mirrored: float = 0.02  # what the mirrored parse explains more of the picture; sound -0.03 and less
-    edges_on_labels: float = 0.65  # least share of label changes at edges of the picture; sound 0.8 and more
-    mirrored_overlap: float = 0.06  # what mirrored silhouettes overlap more; sound -0.05 and less
+    parse_fit: float = 0.7  # see pair_agree; sound 0.87 and more, nine in ten of another's below 0.65
+    parse_fit_tiny: float = 0.45  # the same below 48 pixels of height; sound 0.55
+    parts_agree: float = 0.85  # least share of faces and arms in densepose's colours; sound 0.92, another's 0.8
+    parts_agree_tiny: float = 0.7  # the same below 48 pixels of height; sound 0.79
     skeleton_on_body: float = 0.85  # least share of the drawn skeleton on the body; sound 0.89 and more
     parse_agnostic: float = 0.02  # share of its labels that the parse has not; sound 0.000, another's 0.06 and more
     # mannequins

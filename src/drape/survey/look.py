@@ -11,6 +11,8 @@ from jaxtyping import Bool, Float, UInt8
 from numpy import ndarray
 
 from drape.data.parse_labels import ATR_NAMES, ATR_TO_CIHP, NUM_LABELS, is_any
+from drape.survey import measures
+from drape.survey.blame import Blame
 from drape.survey.facts import Problem, Severity
 from drape.survey.label_sets import looks_like_atr
 from drape.survey.layout import KINDS, Record
@@ -52,6 +54,7 @@ class Look:
         self.files = dict(record.files)
         self.problems: list[Problem] = []
         self.numbers: dict[str, float] = {}
+        self.blamed: list[Blame] = []
         self._kept: dict[str, Any] = {}
 
     def report(
@@ -157,6 +160,20 @@ class Look:
     def parse(self) -> Parse | None:
         """The person's parse."""
         return self.labels("parse")
+
+    @cached_property
+    def parts(self) -> Parse | None:
+        """DensePose's parts at the size of `small`; None where nobody is drawn."""
+        rgb = self.rgb("densepose")
+        parts = None if rgb is None else measures.densepose_parts(self.small(rgb, labels=True))
+        return parts if parts is not None and parts.any() else None
+
+    def warp(self, kind: str) -> Float[ndarray, "h w 2"] | None:
+        """A warp in [0, 1] and NaN; None where it is malformed."""
+        values = self.opened.get(kind)
+        if not isinstance(values, ndarray) or kind in self.odd or values.ndim != 3 or values.shape[2] != 2:
+            return None
+        return values.astype(np.float32) if values.dtype.kind == "f" else None
 
     @cached_property
     def worn(self) -> Mask | None:

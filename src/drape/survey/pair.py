@@ -14,7 +14,7 @@ from drape.survey.look import Look
 from drape.survey.pair_agree import check_agreement
 from drape.survey.pair_extras import check_extras
 from drape.survey.pair_labels import check_labels
-from drape.survey.pair_masks import check_masks
+from drape.survey.pair_masks import background_distance, check_leak, check_masks
 from drape.survey.pair_pictures import check_pictures
 from drape.survey.pair_pose import check_pose
 from drape.survey.pair_sides import check_sides
@@ -32,6 +32,7 @@ def examine(record: Record, limits: Limits) -> PairFacts:
     pose = check_pose(look)
     check_agreement(look, pose)
     check_sides(look, pose)
+    check_leak(look)
     check_extras(look)
     return _facts(look)
 
@@ -72,8 +73,6 @@ def _cloth_region(look: Look) -> Mask | None:
         return mask if rgb is not None and mask.shape == rgb.shape[:2] else None
     if rgb is None:
         return None
-    from drape.survey.pair_masks import background_distance
-
     return background_distance(rgb)[0] > 8.0
 
 

@@ -1,12 +1,6 @@
-"""Do the files of a pair show the same person, the same way round?
-
-Every two files that can be compared are; each comparison says "ok", "mirrored" or "another".  A file that disagrees
-with most of what it is compared with is the one to blame: so a mirrored picture is told from a mirrored parse.
-"""
+"""Do the files of a pair show the same person, the same way round?  Every two that can be compared are."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 from jaxtyping import Bool, Float, UInt8
@@ -14,6 +8,7 @@ from numpy import ndarray
 
 from drape.data.parse_labels import MIRRORED, is_any
 from drape.survey import measures
+from drape.survey.blame import Blame, Edge, Verdict, blame
 from drape.survey.layout import KINDS
 from drape.survey.look import Look
 from drape.survey.pair_masks import mask_is_inverted
@@ -22,90 +17,50 @@ Rgb = UInt8[ndarray, "h w 3"]
 Mask = Bool[ndarray, "h w"]
 Parse = UInt8[ndarray, "h w"]
 Pose = Float[ndarray, "18 3"]
-Verdict = Literal["ok", "mirrored", "another"]
 
-BLAMED_FIRST = (
-    "skeleton",
-    "parse_agnostic",
-    "densepose",
-    "shipped_mask",
-    "shipped_agnostic",
-    "joints",
-    "parse",
-    "person",
-)
-"""Of files that are equally suspicious: what was made last goes first."""
 LEAST_HEIGHT = 48
-"""Below it a shift of one pixel is too coarse to tell whether a parse lies where it should."""
+"""Below it a pixel is so coarse that a drawn skeleton says nothing, and other limits hold."""
 LEAST_JOINTS = 6
 DRAWN = 20  # level above which a pixel of a skeleton is drawn
-BODY = 60  # the same of densepose
-
-
-@dataclass(frozen=True)
-class Edge:
-    """Two files compared."""
-
-    first: str
-    second: str
-    verdict: Verdict
 
 
 def check_agreement(look: Look, pose: Pose | None) -> None:
     """Compare all files of the person with each other, and name those that do not belong."""
-    comparisons = (
+    comparisons: tuple[Callable[[Look], Edge | None], ...] = (
         _picture_and_parse, _picture_and_agnostic, _agnostic_and_mask, _mask_and_parse, _both_parses,
-        _parse_and_densepose, _parse_and_skeleton,
+        _parse_and_densepose, _parse_and_skeleton, _parse_and_warp, _picture_and_counterfactual,
     )  # fmt: skip
     edges = [edge for compare in comparisons if (edge := compare(look)) is not None]
     if pose is not None:
-        with_pose: tuple[Callable[[Look, Pose], Edge | None], ...] = (
-            _pose_and_parse, _pose_and_skeleton, _pose_and_densepose,
-        )  # fmt: skip
+        with_pose = (_pose_and_parse, _pose_and_skeleton, _pose_and_densepose)
         edges += [edge for compare in with_pose if (edge := compare(look, pose)) is not None]
-    for kind, verdict, others in blame(edges):
-        _report(look, kind, verdict, others)
+    look.blamed = blame(edges)
+    for each in look.blamed:
+        _report(look, each)
 
 
-def blame(edges: list[Edge]) -> list[tuple[str, Verdict, tuple[str, ...]]]:
-    """(kind, what is wrong, what it disagrees with), the most suspicious first, until no disagreement is left."""
-    left, found = list(edges), []
-    while bad := [edge for edge in left if edge.verdict != "ok"]:
-        suspects = {kind for edge in bad for kind in (edge.first, edge.second)}
-        kind = max(suspects, key=lambda each: _suspicion(each, left))
-        against = [edge for edge in bad if kind in (edge.first, edge.second)]
-        mirrored = sum(edge.verdict == "mirrored" for edge in against)
-        verdict: Verdict = "mirrored" if 2 * mirrored >= len(against) else "another"
-        others = tuple(edge.second if edge.first == kind else edge.first for edge in against)
-        found.append((kind, verdict, others))
-        left = [edge for edge in left if kind not in (edge.first, edge.second)]
-    return found
+def _report(look: Look, found: Blame) -> None:
+    against = " and ".join(KINDS[other].word for other in found.against)
+    files = (found.kind, *found.against)
+    if found.verdict == "mirrored":
+        remedy = "Mirror it back, or mirror everything: left and right labels and joints change places then."
+        look.report("missed flip", f"is mirrored against {against}", remedy, of=files)
+        return
+    look.report(
+        f"{NAMES.get(found.kind, found.kind).replace('_', ' ')} of another",
+        f"does not fit {against}: it seems to be of another person, or out of place",
+        "Restore the file of this person, or make it again from the picture.",
+        of=files,
+    )
 
 
-def _suspicion(kind: str, edges: list[Edge]) -> tuple[float, int, int]:
-    own = [edge.verdict != "ok" for edge in edges if kind in (edge.first, edge.second)]
-    return sum(own) / len(own), sum(own), -BLAMED_FIRST.index(kind)
+NAMES = {"person": "picture", "joints": "pose", "shipped_mask": "mask", "shipped_agnostic": "agnostic"}
+"""What the kinds of problems call them."""
 
 
-def _report(look: Look, kind: str, verdict: Verdict, others: tuple[str, ...]) -> None:
-    against = " and ".join(KINDS[other].word for other in others)
-    if verdict == "mirrored":
-        look.report(
-            "missed flip",
-            f"is mirrored against {against}",
-            "Mirror it back, or mirror everything: left and right labels and joints change places then.",
-            of=(kind, *others),
-        )
-    else:
-        word = {"person": "picture", "joints": "pose", "shipped_mask": "mask", "shipped_agnostic": "agnostic"}.get(
-            kind, kind
-        )
-        look.report(
-            f"{word.replace('_', ' ')} of another",
-            f"does not fit {against}: it seems to be of another person",
-            "Restore the file of this person, or make it again from the picture.",
-            of=(kind, *others),
-        )
+def _judged(first: str, second: str, *, is_fine: bool, is_mirrored: bool, doubt: float = 0.0) -> Edge:
+    verdict: Verdict = "ok" if is_fine else "mirrored" if is_mirrored else "another"
+    return Edge(first, second, verdict, min(1.0, max(0.0, doubt)))
 
 
 def _picture_and_parse(look: Look) -> Edge | None:
@@ -113,13 +68,14 @@ def _picture_and_parse(look: Look) -> Edge | None:
     if rgb is None or parse is None or rgb.shape[:2] != parse.shape:
         return None
     rgb, parse = look.small(rgb), look.small(parse, labels=True)
-    mirrored = look.measure("parse mirrored", measures.flipped_evidence(rgb, parse)) or 0.0
-    in_place = look.measure("parse aligned", measures.aligned(rgb, parse)) or 0.0
-    if mirrored > look.limits.mirrored and measures.aligned(rgb, _mirror(parse)) > max(0.0, in_place):
-        return Edge("person", "parse", "mirrored")
-    if in_place < look.limits.shifted and parse.shape[0] >= LEAST_HEIGHT:
-        return Edge("person", "parse", "another")
-    return Edge("person", "parse", "ok")
+    edges = measures.edges_on_labels(rgb, parse)
+    fit = look.measure("parse fit", edges + 3 * measures.aligned(rgb, parse)) or 0.0
+    evidence = look.measure("parse mirrored", measures.flipped_evidence(rgb, parse)) or 0.0
+    least = look.limits.parse_fit if parse.shape[0] >= LEAST_HEIGHT else look.limits.parse_fit_tiny
+    turned = measures.edges_on_labels(rgb, _mirror(parse)) + 3 * measures.aligned(rgb, _mirror(parse))
+    is_mirrored = evidence > look.limits.mirrored and turned > max(fit, least)
+    is_fine = fit >= least and not is_mirrored
+    return _judged("person", "parse", is_fine=is_fine, is_mirrored=is_mirrored, doubt=1.5 - fit)
 
 
 def _picture_and_agnostic(look: Look) -> Edge | None:
@@ -132,36 +88,45 @@ def _picture_and_agnostic(look: Look) -> Edge | None:
     if mask is not None and mask.shape == hidden.shape and not mask_is_inverted(look):
         hidden = hidden | mask
     differs = look.measure("agnostic differs", measures.differs_outside(agnostic, person, hidden))
-    if differs is None or differs <= look.limits.differs_outside:
-        return Edge("person", "shipped_agnostic", "ok")
-    turned = measures.differs_outside(agnostic, _mirror(person), hidden) or 0.0
-    if turned < 0.5 * differs and turned <= 2 * look.limits.differs_outside:
-        return Edge("person", "shipped_agnostic", "mirrored")
+    if differs is None:
+        return None
+    if differs <= look.limits.differs_outside:
+        return Edge("person", "shipped_agnostic", "ok", differs / look.limits.differs_outside)
+    if _is_bgr(look, "shipped_agnostic", agnostic, person, ~hidden):
+        return None
     outside = measures.shrunk(~hidden)
-    alike = float(np.corrcoef(agnostic[outside].ravel(), person[outside].ravel())[0, 1])
-    if alike < 0.8:
-        return Edge("person", "shipped_agnostic", "another")
-    look.report(
-        "agnostic differs",
-        f"differs from the picture on {differs:.0%} of the pixels outside the mask, expected none",
-        "Make it again from this picture; drape does so itself with data.mask=computed.",
-        of=("shipped_agnostic", "person"),
-    )
-    return None
+    turned = float(measures.differs(agnostic, _mirror(person))[outside].mean())
+    is_mirrored = turned < 0.5 * differs and turned <= 2 * look.limits.differs_outside
+    if not is_mirrored and _alike(agnostic[outside], person[outside]) > 0.8:
+        look.report(
+            "agnostic differs",
+            f"differs from the picture on {differs:.0%} of the pixels outside the mask, expected none",
+            "Make it again from this picture; drape does so itself with data.mask=computed.",
+            of=("shipped_agnostic", "person"),
+        )
+        return None
+    return _judged("person", "shipped_agnostic", is_fine=False, is_mirrored=is_mirrored)
 
 
 def _agnostic_and_mask(look: Look) -> Edge | None:
-    """Where the mask is, the agnostic picture is gray; where that hides the cloth all the same, the mask is wrong."""
-    agnostic, mask = look.rgb("shipped_agnostic"), look.mask("shipped_mask")
+    """The agnostic picture is gray in the mask, and nowhere else is gray painted over the person."""
+    agnostic, mask, person = look.rgb("shipped_agnostic"), look.mask("shipped_mask"), look.rgb("person")
     if agnostic is None or mask is None or mask.shape != agnostic.shape[:2] or mask_is_inverted(look):
         return None
-    gray = measures.is_gray_inside(agnostic, mask)
-    if gray is None or look.numbers.get("agnostic gray on cloth", 0.0) < look.limits.gray_inside:
-        return None  # the picture leaks; that is told already
-    if gray >= look.limits.gray_inside:
-        return Edge("shipped_agnostic", "shipped_mask", "ok")
+    gray = look.measure("agnostic gray in mask", measures.is_gray_inside(agnostic, mask))
+    if gray is None or look.numbers.get("agnostic gray on cloth", 1.0) < look.limits.gray_inside:
+        return None  # the picture leaks, or is no agnostic at all
+    painted = measures.is_gray(agnostic)
+    beyond = 0.0
+    if person is not None and look.numbers.get("agnostic differs", 1.0) <= look.limits.differs_outside:
+        painted &= measures.differs(agnostic, person)
+        outside = measures.shrunk(~mask)
+        beyond = float(painted[outside].mean()) if outside.any() else 0.0
+        look.measure("gray beyond mask", beyond)
+    is_fine = gray >= 1 - look.limits.mask_off_gray and beyond <= look.limits.mask_off_gray
     turned = measures.is_gray_inside(agnostic, _mirror(mask)) or 0.0
-    return Edge("shipped_agnostic", "shipped_mask", "mirrored" if turned >= look.limits.gray_inside else "another")
+    is_mirrored = turned >= look.limits.gray_inside and measures.overlap(painted, _mirror(mask)) > 0.8
+    return _judged("shipped_agnostic", "shipped_mask", is_fine=is_fine, is_mirrored=is_mirrored)
 
 
 def _mask_and_parse(look: Look) -> Edge | None:
@@ -169,45 +134,55 @@ def _mask_and_parse(look: Look) -> Edge | None:
     if mask is None or parse is None or mask.shape != parse.shape or mask_is_inverted(look):
         return None
     cloth, _ = measures.mask_cover(mask, parse, look.cloth_labels)
-    if cloth is None or not 0.005 < mask.mean() < 0.98:
+    if cloth is None or not look.limits.empty_mask < mask.mean() < look.limits.full_mask:
         return None
-    if cloth >= look.limits.hidden_cloth:
-        return Edge("parse", "shipped_mask", "ok")
     turned = measures.mask_cover(_mirror(mask), parse, look.cloth_labels)[0] or 0.0
-    return Edge("parse", "shipped_mask", "mirrored" if turned >= 0.99 else "another")
+    doubt = (1 - cloth) / (1 - look.limits.hidden_cloth)
+    is_fine = cloth >= look.limits.hidden_cloth
+    return _judged("parse", "shipped_mask", is_fine=is_fine, is_mirrored=turned >= 0.99, doubt=doubt)
 
 
 def _both_parses(look: Look) -> Edge | None:
-    """What an agnostic parse keeps, the parse has too."""
+    """What an agnostic parse keeps, the parse has too; but for sides, of which `check_sides` speaks."""
     agnostic, parse = look.labels("parse_agnostic"), look.parse
     if agnostic is None or parse is None or agnostic.shape != parse.shape or not agnostic.any():
         return None
-    differs = look.measure("parse agnostic differs", float((parse != agnostic)[agnostic > 0].mean())) or 0.0
-    cloth = is_any(agnostic, look.cloth_labels).sum() / max(1, int(is_any(parse, look.cloth_labels).sum()))
-    if differs <= look.limits.parse_agnostic:
-        if cloth > look.limits.leaking:
-            look.report(
-                "leak", f"keeps {cloth:.0%} of the old cloth's labels, expected none",
-                "Make it again; drape's readers do not use it.", of=("parse_agnostic", "parse"), severity="warning",
-            )  # fmt: skip
-        return Edge("parse", "parse_agnostic", "ok")
+    kept = agnostic > 0
+    differs = look.measure("parse agnostic differs", float((parse != agnostic)[kept].mean())) or 0.0
+    if min(differs, float((parse != MIRRORED[agnostic])[kept].mean())) <= look.limits.parse_agnostic:
+        _check_agnostic_parse_leak(look, agnostic, parse)
+        return Edge("parse", "parse_agnostic", "ok", min(1.0, differs / look.limits.parse_agnostic))
     turned = _mirror(agnostic)
     straight = (parse != turned)[turned > 0].mean()
     swapped = (parse != MIRRORED[turned])[turned > 0].mean()
     is_mirrored = min(straight, swapped) <= look.limits.parse_agnostic
-    return Edge("parse", "parse_agnostic", "mirrored" if is_mirrored else "another")
+    return _judged("parse", "parse_agnostic", is_fine=False, is_mirrored=is_mirrored)
+
+
+def _check_agnostic_parse_leak(look: Look, agnostic: Parse, parse: Parse) -> None:
+    kept = is_any(agnostic, look.cloth_labels).sum() / max(1, int(is_any(parse, look.cloth_labels).sum()))
+    if kept > look.limits.leaking:
+        look.report(
+            "leak", f"keeps {kept:.0%} of the old cloth's labels, expected none",
+            "Make it again; drape's readers do not use it.", of=("parse_agnostic", "parse"), severity="warning",
+        )  # fmt: skip
 
 
 def _parse_and_densepose(look: Look) -> Edge | None:
-    body, parse = _body(look), look.parse
-    if body is None or parse is None or body.shape != look.small(parse, labels=True).shape:
+    """Faces and bare arms have the colours of heads and arms."""
+    parts, parse = look.parts, look.parse
+    if parts is None or parse is None:
         return None
-    person = look.small(parse, labels=True) > 0
-    own, turned = measures.overlap(person, body), measures.overlap(_mirror(person), body)
-    look.measure("densepose overlap", own)
-    if turned - own > look.limits.mirrored_overlap:
-        return Edge("parse", "densepose", "mirrored")
-    return Edge("parse", "densepose", "another" if own < 0.5 else "ok")
+    parse = look.small(parse, labels=True)
+    if parse.shape != parts.shape:
+        return None
+    agree = look.measure("densepose agrees", measures.parts_agree(parts, parse))
+    if agree is None:
+        return None
+    turned = measures.parts_agree(parts, _mirror(parse)) or 0.0
+    least = look.limits.parts_agree if parse.shape[0] >= LEAST_HEIGHT else look.limits.parts_agree_tiny
+    doubt = (1 - agree) / (1 - least)
+    return _judged("parse", "densepose", is_fine=agree >= least, is_mirrored=turned >= least, doubt=doubt)
 
 
 def _parse_and_skeleton(look: Look) -> Edge | None:
@@ -215,13 +190,45 @@ def _parse_and_skeleton(look: Look) -> Edge | None:
     if drawn is None or parse is None or drawn.shape != parse.shape or parse.shape[0] < LEAST_HEIGHT:
         return None
     share = look.measure("skeleton on body", float((parse > 0)[drawn].mean())) or 0.0
-    if share >= look.limits.skeleton_on_body:
-        return Edge("parse", "skeleton", "ok")
     turned = float((parse > 0)[_mirror(drawn)].mean())
-    return Edge("parse", "skeleton", "mirrored" if turned > max(0.95, share + 0.05) else "another")
+    is_fine, is_mirrored = share >= look.limits.skeleton_on_body, turned > max(0.95, share + 0.05)
+    doubt = (1 - share) / (1 - look.limits.skeleton_on_body)
+    return _judged("parse", "skeleton", is_fine=is_fine, is_mirrored=is_mirrored, doubt=doubt)
+
+
+def _parse_and_warp(look: Look) -> Edge | None:
+    """A warp says something about cloth, and about nothing else."""
+    warp, worn = look.warp("warp"), look.worn
+    if warp is None or worn is None or worn.shape != warp.shape[:2] or not worn.any():
+        return None
+    known = np.isfinite(warp).all(axis=2)
+    inside = look.measure("warp on cloth", float(worn[known].mean())) or 0.0
+    turned = float(_mirror(worn)[known].mean())
+    is_fine, is_mirrored = inside >= look.limits.warp_inside, turned >= look.limits.warp_inside
+    return _judged("parse", "warp", is_fine=is_fine, is_mirrored=is_mirrored)
+
+
+def _picture_and_counterfactual(look: Look) -> Edge | None:
+    """Around the clothes, a counterfactual is the picture."""
+    other, person, worn = look.rgb("counterfactual"), look.rgb("person"), look.worn
+    if other is None or person is None or worn is None or not other.shape[:2] == person.shape[:2] == worn.shape:
+        return None
+    mask = look.mask("shipped_mask")
+    outside = measures.shrunk(~(worn if mask is None or mask.shape != worn.shape else worn | mask))
+    if not outside.any():
+        return None
+    differs = float(measures.differs(other, person)[outside].mean())
+    look.measure("counterfactual outside", differs)
+    if differs > look.limits.counterfactual_outside and _is_bgr(look, "counterfactual", other, person, outside):
+        return None
+    turned = float(measures.differs(_mirror(other), person)[outside].mean())
+    is_fine = differs <= look.limits.counterfactual_outside
+    doubt = 0.5 * differs / look.limits.counterfactual_outside
+    return _judged("person", "counterfactual", is_fine=is_fine, is_mirrored=turned < 0.5 * differs, doubt=doubt)
 
 
 def _pose_and_parse(look: Look, pose: Pose) -> Edge | None:
+    """Joints lie on the labels they belong on; but for sides, of which `check_sides` speaks."""
     parse = look.parse
     if parse is None or (pose[:, 2] > 0).sum() < LEAST_JOINTS:
         return None
@@ -230,11 +237,12 @@ def _pose_and_parse(look: Look, pose: Pose) -> Edge | None:
     misfit = look.measure("pose off labels", measures.pose_misfit(pose, parse))
     if on_body is None or misfit is None:
         return None
-    if on_body >= look.limits.on_body and misfit <= look.limits.off_labels:
-        return Edge("parse", "joints", "ok")
+    limit = look.limits.off_labels
+    exchanged = measures.pose_misfit(pose[list(measures.POSE_MIRRORED)], parse) or 0.0
     turned = measures.pose_misfit(measures.mirrored_pose(pose), parse) or 0.0
-    is_mirrored = turned < 0.35 * misfit and turned <= look.limits.off_labels
-    return Edge("parse", "joints", "mirrored" if is_mirrored else "another")
+    is_fine = on_body >= look.limits.on_body and min(misfit, exchanged) <= limit
+    is_mirrored = turned < 0.35 * misfit and turned <= limit
+    return _judged("parse", "joints", is_fine=is_fine, is_mirrored=is_mirrored, doubt=misfit / limit)
 
 
 def _pose_and_skeleton(look: Look, pose: Pose) -> Edge | None:
@@ -243,10 +251,9 @@ def _pose_and_skeleton(look: Look, pose: Pose) -> Edge | None:
     if drawn is None or (pose[:, 2] > 0).sum() < LEAST_JOINTS:
         return None
     away = look.measure("pose off skeleton", _off_skeleton(pose, drawn)) or 0.0
-    if away <= look.limits.off_skeleton:
-        return Edge("joints", "skeleton", "ok")
     turned = _off_skeleton(measures.mirrored_pose(pose), drawn)
-    return Edge("joints", "skeleton", "mirrored" if turned <= look.limits.off_skeleton else "another")
+    limit = look.limits.off_skeleton
+    return _judged("joints", "skeleton", is_fine=away <= limit, is_mirrored=turned <= limit, doubt=away / limit)
 
 
 def _off_skeleton(pose: Pose, drawn: Mask) -> float:
@@ -256,35 +263,42 @@ def _off_skeleton(pose: Pose, drawn: Mask) -> float:
 
 
 def _pose_and_densepose(look: Look, pose: Pose) -> Edge | None:
-    body = _body(look)
-    if body is None or (pose[:, 2] > 0).sum() < LEAST_JOINTS:
+    parts = look.parts
+    if parts is None or (pose[:, 2] > 0).sum() < LEAST_JOINTS:
         return None
-    share = look.measure("pose on densepose", measures.joints_on_body(pose, body.astype(np.uint8))) or 0.0
-    if share >= look.limits.on_body - 0.05:
-        return Edge("joints", "densepose", "ok")
-    turned = measures.joints_on_body(measures.mirrored_pose(pose), body.astype(np.uint8)) or 0.0
-    return Edge("joints", "densepose", "mirrored" if turned >= look.limits.on_body else "another")
+    share = look.measure("pose on densepose", measures.joints_on_body(pose, parts)) or 0.0
+    turned = measures.joints_on_body(measures.mirrored_pose(pose), parts) or 0.0
+    least = look.limits.on_body - 0.05
+    return _judged("joints", "densepose", is_fine=share >= least, is_mirrored=turned >= look.limits.on_body)
 
 
-def _body(look: Look) -> Mask | None:
-    rgb = look.rgb("densepose")
-    if rgb is None:
-        return None
-    found = highest(look.small(rgb)) > BODY
-    return found if found.any() else None
+def _is_bgr(look: Look, kind: str, rgb: Rgb, person: Rgb, region: Mask) -> bool:
+    """Whether a picture is the person's but for red and blue exchanged; it is reported then."""
+    if any(each.kind == "channel order" for each in look.problems):
+        return True
+    swapped = np.ascontiguousarray(rgb[..., ::-1])
+    inside = measures.shrunk(region)
+    if not inside.any() or float(measures.differs(swapped, person)[inside].mean()) > look.limits.differs_outside:
+        return False
+    look.report(
+        "channel order", "has red and blue exchanged against the picture", "Save it as RGB.", of=(kind, "person")
+    )  # fmt: skip
+    return True
+
+
+def _alike(first: UInt8[ndarray, "n 3"], second: UInt8[ndarray, "n 3"]) -> float:
+    """Correlation of two pictures' pixels."""
+    if min(first.std(), second.std()) < 1:
+        return 0.0
+    return float(np.corrcoef(first.ravel(), second.ravel())[0, 1])
 
 
 def _drawn(look: Look) -> Mask | None:
     rgb = look.rgb("skeleton")
     if rgb is None:
         return None
-    found = highest(rgb) > DRAWN
+    found = np.maximum(np.maximum(rgb[..., 0], rgb[..., 1]), rgb[..., 2]) > DRAWN
     return found if found.any() else None
-
-
-def highest(rgb: Rgb) -> UInt8[ndarray, "h w"]:
-    """The largest channel of each pixel."""
-    return np.maximum(np.maximum(rgb[..., 0], rgb[..., 1]), rgb[..., 2])
 
 
 def _mirror(array: ndarray) -> ndarray:

@@ -5,54 +5,53 @@ from jaxtyping import Float, UInt8
 from numpy import ndarray
 
 from drape.data import parse_labels as labels
-from drape.mannequin.keypoints import PARULA
+from drape.data.parse_labels import MIRRORED
 from drape.survey import measures
+from drape.survey.blame import Edge, blame
 from drape.survey.look import Look
-from drape.survey.pair_agree import Edge, blame
+from drape.survey.measures import LEFT_PARTS, RIGHT_PARTS
 
-Rgb = UInt8[ndarray, "h w 3"]
 Parts = UInt8[ndarray, "h w"]
 Pose = Float[ndarray, "18 3"]
 
-LEFT_PARTS, RIGHT_PARTS = (4, 15, 17, 19, 21), (3, 16, 18, 20, 22)
-"""DensePose's hands and arms."""
 LEAST_PARTS = 6
 NOSE, RIGHT_EYE, LEFT_EYE = 0, 14, 15
-WORDS = {"joints": "joints", "parse": "labels", "densepose": "colours"}
+WORDS = {"joints": "joints", "parse": "labels", "densepose": "colours", "parse_agnostic": "labels", "person": "face"}
 REMEDY = "Exchange left and right in it, or make it again from the picture."
 
 
 def check_sides(look: Look, pose: Pose | None) -> None:
     """Name what has left and right exchanged; nothing is said of files that do not belong to the person anyway."""
-    strangers = {path for each in look.problems if each.kind == "missed flip" or " of another" in each.kind
-                 for path in each.paths[:1]}  # fmt: skip
-    trusted = [kind for kind in WORDS if look.files.get(kind) not in strangers]
-    parts = body_parts(look) if "densepose" in trusted else None
-    pose = pose if "joints" in trusted else None
+    strangers = {each.kind for each in look.blamed}
+    parse = None if "parse" in strangers else look.parse
+    parts = None if "densepose" in strangers else look.parts
+    pose = None if "joints" in strangers else pose
+    small = None if parse is None else look.small(parse, labels=True)
     evidence = {
-        ("joints", "parse"): _pose_and_parse(look, pose) if "parse" in trusted else None,
-        ("densepose", "parse"): _parts_and_parse(look, parts) if "parse" in trusted else None,
+        ("joints", "parse"): _pose_and_parse(look, pose, small),
+        ("densepose", "parse"): _parts_and_parse(parts, small),
         ("densepose", "joints"): _parts_and_pose(pose, parts),
+        ("parse_agnostic", "parse"): None if parse is None else _both_parses(look, parse),
     }
     edges: list[Edge] = []
     for (first, second), value in evidence.items():
         if look.measure(f"sides of {first} and {second}", value) is not None and value is not None:
-            edges.append(Edge(first, second, "another" if value > look.limits.swapped_sides else "ok"))
-    backwards = pose is not None and looks_backwards(look, pose)
-    if backwards and not any(edge.verdict != "ok" for edge in edges if "joints" in (edge.first, edge.second)):
-        _report_front(
-            look, also=[each for each in ("parse", "densepose") if any(each in (e.first, e.second) for e in edges)]
-        )
-        return
-    if backwards:
+            is_fine = value <= look.limits.swapped_sides
+            edges.append(Edge(first, second, "ok" if is_fine else "another", min(1.0, (value + 1) / 2)))
+    if pose is not None and looks_backwards(look, pose):
+        if not any(edge.verdict != "ok" and "joints" in (edge.first, edge.second) for edge in edges):
+            _report_front(
+                look, [each for each in ("parse", "densepose") if any(each in (e.first, e.second) for e in edges)]
+            )
+            return
         edges += [Edge("joints", "person", "another")] * 2  # a face that looks at us is worth two files
-    for kind, _, others in blame(edges):
-        against = " and ".join(WORDS[other] for other in others if other in WORDS)
+    for found in blame(edges, never=("person",)):
+        against = " and ".join(f"{WORDS[other]}" for other in found.against)
         look.report(
             "sides",
-            f"has left and right exchanged: its {WORDS.get(kind, 'picture')} disagree with the {against or 'face'}",
+            f"has left and right exchanged: its {WORDS[found.kind]} disagree with the {against}",
             REMEDY,
-            of=(kind, *dict.fromkeys(other for other in others if other != "person")),
+            of=(found.kind, *(other for other in found.against if other != "person")),
         )
 
 
@@ -61,16 +60,6 @@ def looks_backwards(look: Look, pose: Pose) -> bool:
     facing = look.measure("facing", measures.facing(pose))
     face_seen = pose[NOSE, 2] > 0 and (pose[RIGHT_EYE, 2] > 0 or pose[LEFT_EYE, 2] > 0)
     return facing is not None and facing < -0.3 and bool(face_seen)
-
-
-def body_parts(look: Look) -> Parts | None:
-    """DensePose's part of every pixel, 0 for none: the nearest of its colours."""
-    rgb = look.rgb("densepose")
-    if rgb is None:
-        return None
-    seen, colours = look.small(rgb, labels=True).astype(np.float32), PARULA.astype(np.float32)
-    nearness = 2 * seen @ colours.T - (colours**2).sum(axis=1)  # less the distance's square, but for what all share
-    return nearness.argmax(axis=-1).astype(np.uint8)
 
 
 def _report_front(look: Look, also: list[str]) -> None:
@@ -83,17 +72,29 @@ def _report_front(look: Look, also: list[str]) -> None:
     )
 
 
-def _pose_and_parse(look: Look, pose: Pose | None) -> float | None:
-    parse = look.parse
-    return None if pose is None or parse is None else measures.sides_swapped(pose, look.small(parse, labels=True))
-
-
-def _parts_and_parse(look: Look, parts: Parts | None) -> float | None:
-    """(pixels of arms that disagree - those that agree) / both, from -1 to 1."""
-    if parts is None or look.parse is None:
+def _pose_and_parse(look: Look, pose: Pose | None, parse: Parts | None) -> float | None:
+    """From -1 (agree) to 1; joints that fit the labels only when exchanged are evidence enough."""
+    if pose is None or parse is None:
         return None
-    parse = look.small(look.parse, labels=True)
-    if parse.shape != parts.shape:
+    exchanged = measures.pose_misfit(pose[list(measures.POSE_MIRRORED)], parse) or 0.0
+    if look.numbers.get("pose off labels", 0.0) > look.limits.off_labels >= exchanged:
+        return 1.0
+    return measures.sides_swapped(pose, parse)
+
+
+def _both_parses(look: Look, parse: Parts) -> float | None:
+    """The same for the labels that an agnostic parse keeps."""
+    agnostic = look.labels("parse_agnostic")
+    if agnostic is None or agnostic.shape != parse.shape or any(each.kind == "parse_agnostic" for each in look.blamed):
+        return None
+    sided = (agnostic > 0) & (MIRRORED[agnostic] != agnostic)
+    agreeing = int((parse == agnostic)[sided].sum())
+    return _balance(int((parse == MIRRORED[agnostic])[sided].sum()), agreeing)
+
+
+def _parts_and_parse(parts: Parts | None, parse: Parts | None) -> float | None:
+    """(pixels of arms that disagree - those that agree) / both, from -1 to 1."""
+    if parts is None or parse is None or parse.shape != parts.shape:
         return None
     left, right = np.isin(parts, LEFT_PARTS), np.isin(parts, RIGHT_PARTS)
     own, other = parse == labels.LEFT_ARM, parse == labels.RIGHT_ARM
