@@ -20,9 +20,9 @@ drape data pack zalando-hd-resized packed --size 128x96 --split train --split te
 drape data pack people packed --size 128x96 --setting paired --setting counterfactual
 drape data pack own-pairs packed --size 256x192 --set data.pose=null --set data.mask=shipped --compress 6
 drape data pack packed --check
-drape train mini-64 --data packed --out runs/mini
 """
 
+SETTINGS = ("paired", "unpaired", "counterfactual")
 ANY = "mini-64"
 """The preset whose settings of the data count where --size is given instead of one."""
 
@@ -121,6 +121,8 @@ def _reader(
 
     if is_packed(data):
         raise ConfigError(f"{data} is packed already. Name the folder of images, or look at it with --check.")
+    if setting not in SETTINGS:
+        raise ConfigError(f"setting is {setting!r}, expected one of {', '.join(SETTINGS)}.")
     layout, arguments = arguments_of(config, cast("Setting", setting), split, *sizes)
     if fields is None:
         found = layout(data, **arguments, fields=("person",))
