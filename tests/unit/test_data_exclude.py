@@ -105,6 +105,17 @@ def test_a_list_that_cannot_be_read_is_one_line(tmp_path) -> None:
         read_excluded(tmp_path / "bytes.txt")
 
 
+def test_files_of_the_excluded_may_be_missing(viton, tmp_path) -> None:
+    root = viton.write(PEOPLE[:4]).root
+    for folder in ("image", "cloth", "image-parse-v3"):
+        (root / "train" / folder).joinpath(f"p01.{'png' if 'parse' in folder else 'jpg'}").unlink()
+    with pytest.raises(DataError, match=r"names p01, but .* is missing"):
+        open_readers(CONFIG, root)
+    (reader,) = open_readers(CONFIG, root, read_excluded(listed(tmp_path, "p01\n")))
+    assert [person for person, _ in reader.ids] == ["p00", "p02", "p03"]
+    assert len(cache(reader)) == 3
+
+
 def test_an_empty_list_excludes_nobody(viton, tmp_path) -> None:
     root = viton.write(PEOPLE[:3]).root
     (reader,) = without([VitonHD(root, size=(32, 24))], read_excluded(listed(tmp_path, "# nothing was found\n")))

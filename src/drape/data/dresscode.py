@@ -5,7 +5,7 @@ mapped to CIHP; joints are given in pixels of 384x512 whatever the size of the i
 The data are licensed to accredited non-profit institutions only.
 """
 
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -69,6 +69,7 @@ class DressCode(FolderReader):
         fields: Sequence[str] = DEFAULT_FIELDS,
         pose: PoseSource = "read",
         agnostic: Literal["v3.2", "paper"] = "v3.2",
+        skip: Container[tuple[str, str]] = (),
     ) -> None:
         self.root = Path(root)
         self.category, self.split, self.setting = category, split, setting
@@ -91,6 +92,7 @@ class DressCode(FolderReader):
                 f"agnostic='paper' hides an upper body, but category is {category}. Ask for agnostic='v3.2'."
             )
         self.folders = Folders(self.root, category, FOLDERS)
+        self._skip = skip
         self.ids = self._read_ids()
         self.source, self.licence = f"dresscode/{category}", LICENCE
 
@@ -122,9 +124,10 @@ class DressCode(FolderReader):
         elif all(person == cloth for person, cloth in pairs):
             raise DataError(f"{pairs_file} pairs everybody with their own cloth. Ask for setting='paired'.")
         ids = list(dict.fromkeys(pairs))
-        self.folders.check_named(pairs_file, "person", [person for person, _ in ids])
+        needed = [pair for pair in ids if pair not in self._skip]
+        self.folders.check_named(pairs_file, "person", [person for person, _ in needed])
         if "cloth" in self.fields:
-            self.folders.check_named(pairs_file, "cloth", [cloth for _, cloth in ids])
+            self.folders.check_named(pairs_file, "cloth", [cloth for _, cloth in needed])
         return ids
 
 

@@ -6,7 +6,7 @@ needs it, so a missing pose matters only to who asks for the pose.  The second c
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -57,6 +57,7 @@ class VitonHD(FolderReader):
                       "shipped" reads `agnostic-mask`, or finds the gray of `agnostic-v3.2` where that is missing
     setting           "counterfactual" is the exact answer to "unpaired": the person as they look in the
                       other cloth, everything else from before the change (mannequin folders only)
+    skip              pairs that nobody will read: their files may be missing
     Raises DataError for folders and pairs that cannot be read, ConfigError for arguments that cannot work.
     """
 
@@ -87,6 +88,7 @@ class VitonHD(FolderReader):
         agnostic: Literal["v3.2", "paper"] = "v3.2",
         mask: Literal["computed", "shipped"] = "computed",
         cloth_kind: ClothKind = "flat",
+        skip: Container[tuple[str, str]] = (),
     ) -> None:
         self.root = Path(root)
         self.split, self.setting, self.cloth_kind = split, setting, cloth_kind
@@ -96,6 +98,7 @@ class VitonHD(FolderReader):
         self.pose, self.agnostic, self.mask = pose, agnostic, mask
         self._check_arguments()
         self.folders = Folders(self.root, split, FOLDERS)
+        self._skip = skip
         self.ids = self._read_ids()
         self.source, self.licence = _provenance(self.root)
 
@@ -140,12 +143,13 @@ class VitonHD(FolderReader):
                     f"{pairs_file} pairs everybody with their own cloth, so there is no {self.setting} setting. "
                     f"Write {unpaired_file.name} with other cloths in its second column."
                 )
-        self.folders.check_named(pairs_file, "person", [person for person, _ in ids])
+        needed = [pair for pair in ids if pair not in self._skip]
+        self.folders.check_named(pairs_file, "person", [person for person, _ in needed])
         if self.setting == "counterfactual":
-            self.folders.check_named(pairs_file, "counterfactual", [person for person, _ in ids])
+            self.folders.check_named(pairs_file, "counterfactual", [person for person, _ in needed])
         if {"cloth", "cloth_mask"} & set(self.fields):
             kind = "cloth" if self.cloth_kind == "flat" else "worn_cloth"
-            self.folders.check_named(pairs_file, kind, [cloth for _, cloth in ids])
+            self.folders.check_named(pairs_file, kind, [cloth for _, cloth in needed])
         return ids
 
 

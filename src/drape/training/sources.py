@@ -1,7 +1,7 @@
 """Where a run's batches come from: a data set decoded into memory, or read from disk where it is too large."""
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterator, Sequence
 from dataclasses import dataclass, fields
 from functools import cached_property
 from pathlib import Path
@@ -17,7 +17,7 @@ from drape.config import RunConfig
 from drape.data.cache import Cached, bytes_per_sample, cache
 from drape.data.compact import expand, to_batch, to_sample
 from drape.data.dresscode import DressCode
-from drape.data.exclude import Excluded, without
+from drape.data.exclude import Excluded, Pair, without
 from drape.data.joined import Joined
 from drape.data.loader import Reader, collate, decoded, mirror, order
 from drape.data.reader import Setting
@@ -152,7 +152,8 @@ def open_readers(config: RunConfig, root: str | Path, excluded: Excluded | None 
 
     Raises DataError if the data or an id of the list cannot be found.
     """
-    readers: list[Reader] = [open_reader(config, root, setting=setting) for setting in config.data.settings]
+    skip = excluded or ()
+    readers: list[Reader] = [open_reader(config, root, setting=each, skip=skip) for each in config.data.settings]
     return readers if excluded is None else without(readers, excluded)
 
 
@@ -177,11 +178,16 @@ def load_source(
     return Source(config=config, readers=readers, cached=parts, workers=workers, divided=sides)
 
 
-def open_reader(config: RunConfig, root: str | Path, *, setting: Setting, split: str = "train") -> Reader:
-    """The reader of one split with the fields this run's net needs, at its resolution: of a folder or packed data."""
+def open_reader(
+    config: RunConfig, root: str | Path, *, setting: Setting, split: str = "train", skip: Container[Pair] = ()
+) -> Reader:
+    """The reader of one split with the fields this run's net needs, at its resolution: of a folder or packed data.
+
+    skip   pairs that nobody will read: their files may be missing
+    """
     layout, arguments = arguments_of(config.data, setting, split, config.resolution, config.cloth_size)
     if not is_packed(root):
-        return layout(location(root), **arguments, fields=NET_FIELDS)
+        return layout(location(root), **arguments, fields=NET_FIELDS, skip=skip)
     keep = os.environ.get(CACHE_VARIABLE)
     return Shards(
         root,
