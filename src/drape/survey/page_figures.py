@@ -127,11 +127,17 @@ def _palette(colours: Sequence[Mapping[str, Any]], means: Mapping[str, Mapping[s
         return ""
     swatches = "".join(
         f'<li style="--c:rgb({",".join(map(str, each["rgb"]))});flex-grow:{each["share"]:.4f}" '
-        f'title="{each["share"]:.1%}"><span>{each["share"]:.0%}</span></li>'
+        f'title="{each["share"]:.1%}">{_percent(each["share"])}</li>'
         for each in colours
     )
     rows = [
-        [kind, *(f"{mean:.0f} ± {spread:.0f}" for mean, spread in zip(each["mean"], each["spread"], strict=True))]
+        [
+            kind,
+            *(
+                f"{mean:.0f}\u00a0±\u00a0{spread:.0f}"
+                for mean, spread in zip(each["mean"], each["spread"], strict=True)
+            ),
+        ]
         for kind, each in means.items()
         if each
     ]
@@ -142,6 +148,11 @@ def _palette(colours: Sequence[Mapping[str, Any]], means: Mapping[str, Mapping[s
         "The commonest of 64 colours inside the cloth masks, and mean levels of whole pictures with their spread "
         "from picture to picture.",
     )
+
+
+def _percent(share: float) -> str:
+    """What stands on a swatch that is wide enough."""
+    return f"<span>{share:.0%}</span>" if share >= 0.08 else ""
 
 
 def _sizes(sizes: Mapping[str, Mapping[str, int]]) -> str:
