@@ -37,10 +37,11 @@ def age_of(patient: Patient) -> Age:
     steps = patient.images_seen // config.batch_size
     share = thresholds.enough_share * config.images / config.batch_size
     enough = max(thresholds.enough_steps, min(thresholds.late_steps, share))
-    found = measured(patient, on=examined_on(patient))
     ripe = False
-    if thresholds.ripe_steps <= steps < enough and found is not None and found.finite:
-        ripe = found.quarters()[-1] <= thresholds.ripe_ratio * ruler_of(patient).quarters("wiener")[-1]
+    if thresholds.ripe_steps <= steps < enough:
+        found = measured(patient, on=examined_on(patient))
+        best = thresholds.ripe_ratio * ruler_of(patient).quarters("wiener")[-1]
+        ripe = found is not None and found.finite and found.quarters()[-1] <= best
     return Age(steps=steps, early=steps < enough and not ripe)
 
 
