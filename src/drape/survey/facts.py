@@ -16,7 +16,7 @@ Severity = Literal["error", "warning"]
 class Problem:
     """One thing that is wrong.
 
-    kind      stable slug, see KINDS
+    kind      a few words that never change, such as "missing file" or "mask inverted"
     message   what was found and what was expected, one line
     remedy    what to do, one line
     split     "" where it concerns no one split
@@ -78,7 +78,7 @@ class PairFacts:
     @classmethod
     def from_dict(cls, document: Mapping[str, Any]) -> "PairFacts":
         """The facts of `to_dict`, also after a way through JSON.  Raises TypeError or KeyError for anything else."""
-        values = {name: tuple(value) if isinstance(value, list) else value for name, value in document.items()}
+        values = _tuples(document)
         values["problems"] = tuple(problem_from(each) for each in document["problems"])
         values["sizes"] = {kind: (int(size[0]), int(size[1])) for kind, size in document["sizes"].items()}
         return cls(**values)
@@ -111,12 +111,12 @@ class Survey:
         """Number of problems that must be repaired."""
         return sum(problem.severity == "error" for problem in self.problems)
 
-    def excluded(self) -> list[str]:
-        """Ids of the people whom a training run is better without, in order, each once."""
-        return list(dict.fromkeys(each for problem in self.problems if problem.exclude for each in problem.ids))
-
 
 def problem_from(document: Mapping[str, Any]) -> Problem:
     """The problem of `asdict`, also after a way through JSON."""
-    values = {name: tuple(value) if isinstance(value, list) else value for name, value in document.items()}
-    return Problem(**values)
+    return Problem(**_tuples(document))
+
+
+def _tuples(document: Mapping[str, Any]) -> dict[str, Any]:
+    """JSON has lists where these classes have tuples."""
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in document.items()}

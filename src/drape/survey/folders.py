@@ -14,6 +14,9 @@ from drape.survey.opening import RefusedError, leads_out, read_bytes
 
 MAX_LIST_BYTES = 64 * 2**20
 IGNORED = ("Thumbs.db", "desktop.ini")
+Files = dict[str, set[str]]
+"""Names in a folder by the folder's path below its base."""
+RESTORE_OR_CUT = "Restore the files, or take the lines out of the pairs files."
 SHOWN = 8
 """Names that a message shows of many."""
 
@@ -31,7 +34,7 @@ class Inventory:
     persons: list[str] = field(default_factory=list)
     clothes: list[str] = field(default_factory=list)
     others: list[tuple[str, str]] = field(default_factory=list)
-    files: dict[str, set[str]] = field(default_factory=dict)
+    files: Files = field(default_factory=dict)
     problems: list[Problem] = field(default_factory=list)
 
     def report(self, kind: str, message: str, remedy: str, **more: object) -> None:
@@ -84,8 +87,12 @@ def records_of(
     return records
 
 
-def missing_problems(found: Inventory, records: Sequence[Record], needed: frozenset[str]) -> list[Problem]:
-    """Whole folders that are not there, and single files; what a preset needs is an error, as is half a folder."""
+def missing_problems(found: Inventory, records: Sequence[Record], needed: frozenset[str] | None) -> list[Problem]:
+    """Whole folders that are not there, and single files.
+
+    needed   kinds without which the training that is meant cannot be; None where that is not known: then a folder
+             that is missing may be meant, one with gaps is not
+    """
     group = found.group
     problems: list[Problem] = []
     for kind in group.places:
@@ -212,21 +219,19 @@ def _list_folder(root: Path, folder: str, found: Inventory, follow_links: bool) 
         raise DataError(f"{path} cannot be listed ({error.strerror}). Change its permissions.") from error
 
 
-def _missing_folder(group: Group, kind: str, needed: frozenset[str]) -> list[Problem]:
+def _missing_folder(group: Group, kind: str, needed: frozenset[str] | None) -> list[Problem]:
     """A finding about a folder that is not there; none for what only mannequins have."""
     from drape.data.files import CURES
 
-    optional = kind not in NEEDED and kind not in needed
-    if optional and (kind not in ("shipped_mask", "shipped_agnostic", "densepose") or group.dresscode):
-        return []
-    if group.dresscode and kind == "cloth_mask" and kind not in needed:
-        return []  # DressCode ships none
+    must = kind in ("person", "cloth") or kind in (needed or ())
+    shipped = NEEDED if group.dresscode else (*NEEDED, "shipped_mask", "shipped_agnostic", "densepose")
+    if not must and (kind not in shipped or (group.dresscode and kind == "cloth_mask")):
+        return []  # what only mannequins have, and masks of clothes, which DressCode ships without
     folder = _folder(group.places[kind][0])
-    severity = "error" if kind in needed or kind in ("person", "cloth") else "warning"
     return [
         Problem(
             kind="missing folder",
-            severity=severity,  # type: ignore[arg-type]
+            severity="error" if must else "warning",
             split=group.name,
             message=f"{group.base}/{folder} is missing: nobody has {KINDS[kind].word}",
             remedy=CURES.get(kind, "Restore the folder."),
@@ -235,11 +240,11 @@ def _missing_folder(group: Group, kind: str, needed: frozenset[str]) -> list[Pro
 
 
 def _missing_files(
-    group: Group, kind: str, absent: Sequence[Record], total: int, needed: frozenset[str], files: dict[str, set[str]]
+    group: Group, kind: str, absent: Sequence[Record], total: int, needed: frozenset[str] | None, files: Files
 ) -> Problem:
     """Files that single pairs lack; with the nearly right names that are there instead."""
     ids = tuple(record.cloth_id if kind in CLOTH_KINDS else record.person_id for record in absent)
-    must = kind in NEEDED or kind in needed
+    must = kind in ("person", "cloth") or kind in (NEEDED if needed is None else needed)
     wanted = [f"{group.base}/{group.places[kind][0].format(name)}" for name in ids]
     near = _variants(group, kind, ids, files)
     message = f"{len(absent)} of {total} pairs lack {KINDS[kind].word}: {_some(wanted, 3)}"
@@ -254,12 +259,14 @@ def _missing_files(
         message=message,
         remedy="Rename, letter by letter: case and suffix count."
         if near
-        else "Restore the files, or take the lines out of the pairs files.",
+        else RESTORE_OR_CUT
+        if must
+        else "Restore the files; drape reads them only where a setting asks for them.",
         paths=tuple(near or wanted),
     )
 
 
-def _variants(group: Group, kind: str, ids: Sequence[str], files: dict[str, set[str]]) -> list[str]:
+def _variants(group: Group, kind: str, ids: Sequence[str], files: Files) -> list[str]:
     """Files that would be the wanted ones, if only they were spelled so."""
     found: list[str] = []
     for place in group.places[kind]:
@@ -278,7 +285,7 @@ def _folder(place: str) -> str:
     return place.rpartition("/")[0]
 
 
-def _folders_of(group: Group, kind: str, files: dict[str, set[str]]) -> list[str]:
+def _folders_of(group: Group, kind: str, files: Files) -> list[str]:
     """The folders of a kind that are there and hold at least one file of its pattern."""
     return [
         folder
@@ -294,7 +301,7 @@ def _fits(name: str, template: str) -> bool:
     return name.casefold().startswith(before) and Path(name).stem.casefold().endswith(stem_after)
 
 
-def _path(group: Group, kind: str, name: str, files: dict[str, set[str]]) -> str:
+def _path(group: Group, kind: str, name: str, files: Files) -> str:
     for place in group.places[kind]:
         if Path(place).name.format(name) in files.get(_folder(place), ()):
             return f"{group.base}/{place.format(name)}"

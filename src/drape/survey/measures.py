@@ -294,12 +294,13 @@ def differs_outside(agnostic: Rgb, person: Rgb, mask: Mask) -> float | None:
 
 def is_gray(image: Rgb) -> Mask:
     """Where an image has the gray of agnostic images, as far as JPEG keeps it."""
-    return cv2.inRange(image, *((GRAY + reach,) * 3 for reach in (-GRAY_TOLERANCE, GRAY_TOLERANCE))) > 0
+    darkest, lightest = GRAY - GRAY_TOLERANCE, GRAY + GRAY_TOLERANCE
+    return np.asarray(cv2.inRange(image, (darkest,) * 3, (lightest,) * 3) > 0)
 
 
 def differs(first: Rgb, second: Rgb) -> Mask:
     """Where two images differ in any channel by more than two JPEGs of one picture do."""
-    return cv2.inRange(cv2.absdiff(first, second), (0, 0, 0), (SAME_TOLERANCE,) * 3) == 0
+    return np.asarray(cv2.inRange(cv2.absdiff(first, second), (0, 0, 0), (SAME_TOLERANCE,) * 3) == 0)
 
 
 def shrunk(mask: Mask) -> Mask:

@@ -30,7 +30,7 @@ ORIENTATION = 0x0112  # EXIF's tag
 
 
 class RefusedError(Exception):
-    """A file that is not read, and why: a kind of drape.survey.facts.KINDS, what was found, what to do."""
+    """A file that is not read, and why: the kind of problem, what was found, what to do."""
 
     def __init__(self, kind: str, found: str, remedy: str) -> None:
         super().__init__(found)

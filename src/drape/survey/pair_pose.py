@@ -1,12 +1,12 @@
 """The pose files of a pair: readable, of one person, in the picture's pixels, with joints to work with."""
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, UInt8
 from numpy import ndarray
 
+from drape.survey import measures
 from drape.survey.look import Look
 
 Joints = Float[ndarray, "18 3"]
@@ -16,8 +16,8 @@ COCO_OF_BODY25 = (0, 1, 2, 3, 4, 5, 6, 7, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18)
 UPPER_JOINTS = (0, 1, 2, 3, 5, 6)
 """COCO-18 nose, neck, shoulders and elbows."""
 OPENPOSE = "Run OpenPose on the picture again, or take the pair out of the list."
-LEAST_CONFIDENCE = 0.05
-"""Below it OpenPose draws no joint."""
+SCALES = (1.5, 2.0, 3.0, 4.0, 6.0, 8.0, 12.0, 16.0)
+"""How much smaller the picture was that OpenPose may have been run on."""
 
 
 def check_pose(look: Look, kind: str = "joints") -> Pose | None:
@@ -119,8 +119,7 @@ def _pose(look: Look, kind: str, joints: Joints, size: tuple[int, int]) -> Pose 
             of=(kind,),
             severity="warning",
         )
-    inside = seen & (far <= 0)
-    return np.where(inside[:, None], np.concatenate([shares, np.ones((18, 1))], axis=1), 0.0)
+    return None if _misread(look, kind, joints, size) else _shares(joints, size)
 
 
 def _out_of_range(
@@ -143,7 +142,38 @@ def _out_of_range(
     return many
 
 
-def scaled_wrongly(pose: Pose) -> bool:
-    """Whether all joints lie in the upper left quarter: pixels of a picture half as large, or smaller."""
-    seen: Sequence[bool] = pose[:, 2] > 0
-    return bool(pose[seen, 0].max() < 0.5 and pose[seen, 1].max() < 0.5) if np.any(seen) else False
+def _misread(look: Look, kind: str, joints: Joints, size: tuple[int, int]) -> bool:
+    """Whether joints fit the parse only when read in another way: smaller pixels, x and y exchanged; it is reported."""
+    parse = look.parse
+    if kind != "joints" or parse is None:
+        return False
+    parse = look.small(parse, labels=True)
+    if _fits(look, _shares(joints, size), parse):
+        return False
+    for factor in SCALES:
+        if _fits(look, _shares(joints * [factor, factor, 1], size), parse):
+            found = f"counts in pixels of a picture {factor:g} times as small"
+            return _report_misread(look, found, f"Multiply x and y by {factor:g}.")
+    if _fits(look, _shares(joints[:, [1, 0, 2]], size), parse):
+        return _report_misread(look, "has x and y exchanged", "Exchange x and y.")
+    return False
+
+
+def _report_misread(look: Look, found: str, remedy: str) -> bool:
+    look.report("pose range", found, remedy, of=("joints", "parse"))
+    return True
+
+
+def _fits(look: Look, pose: Pose, parse: UInt8[ndarray, "h w"]) -> bool:
+    on_body, misfit = measures.joints_on_body(pose, parse), measures.pose_misfit(pose, parse)
+    exchanged = measures.pose_misfit(pose[list(measures.POSE_MIRRORED)], parse)
+    if on_body is None or misfit is None or exchanged is None:
+        return False
+    return on_body >= look.limits.on_body and min(misfit, exchanged) <= look.limits.off_labels
+
+
+def _shares(joints: Joints, size: tuple[int, int]) -> Pose:
+    """x, y in [0, 1] and visibility; joints that are missing or outside the picture are all zeros."""
+    shares = joints[:, :2] / np.array([size[1], size[0]])
+    inside = (joints[:, 2] > 0) & (shares >= 0).all(axis=1) & (shares <= 1).all(axis=1)
+    return np.where(inside[:, None], np.concatenate([shares, np.ones((18, 1))], axis=1), 0.0)
