@@ -226,8 +226,14 @@ def shuffled_while_training(patches: Patches) -> None:
 CODE_FAULTS: tuple[Fault, ...] = (
     Fault(name="wrong sign in v", plant=wrong_sign, named=("prediction", "initial loss", "sampler")),
     Fault(name="alpha without its root in training", plant=wrong_roots, named=("noise labels", "prediction")),
-    Fault(name="training noise by another schedule", plant=other_schedule_in_training, named=("noise labels",)),
-    Fault(name="sampling by another schedule", plant=other_schedule_in_sampling, named=("sampler", "noise labels")),
+    Fault(
+        name="training noise by another schedule", plant=other_schedule_in_training,
+        named=("noise labels", "prediction"),
+    ),
+    Fault(
+        name="sampling by another schedule", plant=other_schedule_in_sampling,
+        named=("sampler", "noise labels", "prediction"),
+    ),
     Fault(name="sampler shrinks its input", plant=sampler_forgets, named=("sampler", "noise labels")),
     Fault(name="weighting upside down", plant=inverted_weights, named=("initial loss",)),
     Fault(name="time embedding constant", plant=constant_time, named=("inputs",)),
