@@ -63,7 +63,8 @@ def json_lines(out: Path) -> Points:
                 if key != "images" and type(value) in (int, float):
                     points.setdefault(f"{prefix.format_map(record)}/{key}", []).append((record["images"], value))
     for path in sorted((out / PREVIEWS).glob("*.png")):
-        points.setdefault("preview", []).append((int(path.stem), path.read_bytes()))
+        name, images = ("preview", int(path.stem)) if path.stem.isdigit() else (path.stem, 0)
+        points.setdefault(name, []).append((images, path.read_bytes()))
     return points
 
 
@@ -138,7 +139,7 @@ def rows(out: Path) -> list[Row]:
     """The table of a run."""
     expected = json_lines(out)
     found = {"tensorboard": tensorboard(out), "wandb": weights_and_biases(out)}
-    parts = ("train/", "validation/", "preview")
+    parts = ("train/", "validation/", "preview", "inputs")
     return [compare(tracker, part, expected, points) for tracker, points in found.items() for part in parts]
 
 

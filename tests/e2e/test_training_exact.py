@@ -47,7 +47,7 @@ def test_validating_drawing_and_saving_often_changes_nothing(people: Path, plain
     often = run(people, tmp_path / "often", *OFTEN)
     assert_equal(often, plain)
     assert len((often / "validation.jsonl").read_text().splitlines()) == 2 * (1 + IMAGES // 8)
-    assert len(list((often / "previews").iterdir())) == 1 + IMAGES // 8
+    assert len(list((often / "previews").iterdir())) == 2 + IMAGES // 8  # what goes in, and what comes out of it
 
 
 def test_a_preview_that_fails_is_an_event_and_changes_nothing(

@@ -59,6 +59,7 @@ def write_run(out: Path) -> None:
     (out / "previews").mkdir()
     for images in (0, 16, 24):
         Image.new("RGB", (4, 3), (images, 0, 0)).save(out / "previews" / f"{images:012d}.png")
+    Image.new("RGB", (4, 3)).save(out / "previews" / "inputs.png")
 
 
 def test_names_may_be_repeated_or_separated_by_commas() -> None:
@@ -94,7 +95,8 @@ def test_a_tracker_that_joins_or_lost_something_is_sent_it_from_the_files(
     with_fakes(monkeypatch, new=new, behind=behind)
     build_trackers(["new", "behind"], tmp_path, {"name": "tiny"}, images_seen=16)
     sixteen = [(16, {"train/loss": 1 / 16}), (16, {"validation/ema/loss": 0.5}), (16, "preview")]
-    assert new.got == [(-1, {"name": "tiny"}), (0, "preview"), (8, {"train/loss": 1 / 8}), *sixteen]
+    assert sorted(new.got[1:3], key=str) == [(0, "inputs"), (0, "preview")]
+    assert [new.got[0], *new.got[3:]] == [(-1, {"name": "tiny"}), (8, {"train/loss": 1 / 8}), *sixteen]
     assert behind.got == [(-1, {"name": "tiny"}), *sixteen]
 
 
@@ -186,6 +188,9 @@ out, seen, last, killed = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]),
 trackers = build_trackers(("tensorboard", "wandb"), out, {"name": "tiny", "optim": {"lr": 1e-4}}, seen)
 log = Log(out / "log.jsonl", seen, listener=trackers.training)
 validation = Log(out / "validation.jsonl", seen, listener=trackers.validation)
+if seen < 0:
+    Image.new("RGB", (8, 6)).save(out / "previews" / "inputs.png")
+    trackers.picture(0, out / "previews" / "inputs.png", "inputs")
 for images in range(max(seen + 8, 0) // 8 * 8, last + 1, 8):
     if images:
         log.write(images=images, loss=1 / images, lr=1e-4)
@@ -235,7 +240,7 @@ def test_event_files_and_offline_files_hold_the_numbers_of_the_json_lines_each_o
     assert [(row.tracker, row.what, row.expected) for row in table] == [
         (tracker, what, points)
         for tracker in ("tensorboard", "wandb")
-        for what, points in (("train/", 480), ("validation/", 50), ("preview", 25))
+        for what, points in (("train/", 480), ("validation/", 50), ("preview", 25), ("inputs", 1))
     ]
     assert all(row.ok for row in table), table
     assert all(row.largest == 0.0 for row in table if row.tracker == "wandb")

@@ -1,7 +1,7 @@
 """`drape data show`: a contact sheet of pairs, every file of theirs, and what nets are given of them."""
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Literal
 
 import typer
 
@@ -18,6 +18,9 @@ drape data show people --preset runs/mini --out given.png
 """
 
 
+WEBP_SIDE = 16_383  # pixels, of the format
+
+
 def run(argv: list[str]) -> int:
     """Run the command on its arguments."""
     return call(_show, argv, "data show", EXAMPLES)
@@ -32,9 +35,10 @@ def _show(
         list[str] | None,
         typer.Option(help="Show what this net is given: a preset, a .json config or a run's folder; repeatable."),
     ] = None,
-    setting: Annotated[str, typer.Option(help="paired, unpaired, or counterfactual where that truth is known.")] = (
-        "paired"
-    ),
+    setting: Annotated[
+        Literal["paired", "unpaired", "counterfactual"],
+        typer.Option(help="In whose cloth; the last where it is known."),
+    ] = "paired",
     set_: Annotated[list[str] | None, typer.Option("--set", help="A setting of the presets, KEY=VALUE.")] = None,
     out: Annotated[Path, typer.Option(help="The picture to write: .png, .jpg or .webp.")] = Path("sheet.png"),
 ) -> None:
@@ -47,12 +51,15 @@ def _show(
         raise ConfigError("--set changes the nets of --preset, which is missing. Name one: --preset base-128, say.")
     stages = [stage_of(name, set_ or []) for name in preset or []]
     named = [name.strip() for each in ids or [] for name in each.split(",") if name.strip()]
-    known: Any = setting  # checked by the reader
     with bar("pairs") as progress:
         shown = show_set(
-            folder, split=split, setting=known, ids=[_stem(name) for name in named], people=people, stages=stages,
+            folder, split=split, setting=setting, ids=[_stem(name) for name in named], people=people, stages=stages,
             progress=progress,
         )  # fmt: skip
+    if path.suffix.lower() == ".webp" and max(shown.picture.size) > WEBP_SIDE:
+        raise ConfigError(
+            f"the sheet is {shown.picture.height} pixels high, a .webp at most {WEBP_SIDE}. Write a .png."
+        )
     write_whole([(path, shown.picture.save)])
     print(f"{shown.source}, {shown.licence}: {len(shown.pairs)} of {shown.total:,} {setting} pairs of {split}")
     print(f"pairs: {', '.join(person if person == cloth else f'{person} in {cloth}' for person, cloth in shown.pairs)}")

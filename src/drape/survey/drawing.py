@@ -1,5 +1,6 @@
 """What every sheet of drape is drawn with: one paper, one ink, one typeface, rounded pictures, text that fits."""
 
+from bisect import bisect_right
 from collections.abc import Sequence
 from functools import cache
 
@@ -14,15 +15,15 @@ WORD_SPACE = 0.29
 Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 Place = tuple[int, int]
 """x, y in pixels of the sheet."""
+Spot = tuple[float | int, float | int]
+"""The same where text may begin between two pixels."""
 
 
 def card(sheet: Image.Image, picture: Image.Image, place: Place, size: tuple[int, int], radius: int = 10) -> None:
     """Put a picture, no larger than (width, height) `size`, into the middle of a white card with rounded corners."""
     ground = Image.new("RGB", size, "white")
     ground.paste(picture, ((size[0] - picture.width) // 2, (size[1] - picture.height) // 2))
-    corners = Image.new("L", (size[0] * 4, size[1] * 4), 0)
-    ImageDraw.Draw(corners).rounded_rectangle((0, 0, size[0] * 4 - 1, size[1] * 4 - 1), radius * 4, fill=255)
-    sheet.paste(ground, place, corners.resize(size, Image.Resampling.LANCZOS))
+    sheet.paste(ground, place, _rounded(size, radius))
     frame(ImageDraw.Draw(sheet), place, size, radius)
 
 
@@ -32,9 +33,7 @@ def frame(pen: ImageDraw.ImageDraw, place: Place, size: tuple[int, int], radius:
     pen.rounded_rectangle(box, radius, outline=LINE, fill=fill or None)
 
 
-def write(
-    pen: ImageDraw.ImageDraw, place: tuple[float, float], text: str, *, size: int, ink: str = INK, width: int = 0
-) -> None:
+def write(pen: ImageDraw.ImageDraw, place: Spot, text: str, *, size: int, ink: str = INK, width: int = 0) -> None:
     """One line of text, cut with dots where it is wider than `width` (0: as wide as it is)."""
     shown = fitted(text, width, size) if width else text
     face, x = font(size, shown), place[0]
@@ -73,9 +72,7 @@ def fitted(text: str, width: int, size: int) -> str:
     """The text, cut with dots where it is wider than `width`."""
     if width_of(text, size) <= width:
         return text
-    while text and width_of(text + "...", size) > width:
-        text = text[:-1]
-    return text.rstrip() + "..."
+    return text[: _longest(text, width - width_of("...", size), size)].rstrip() + "..."
 
 
 def width_of(text: str, size: int) -> float:
@@ -100,11 +97,24 @@ def _pieces(word: str, width: int, size: int) -> list[str]:
     """The word, in pieces that fit into a line; one that has to be broken is broken after / or _ if it can be."""
     pieces: list[str] = []
     while width_of(word, size) > width and len(word) > 1:
-        most = next(n for n in range(len(word) - 1, 0, -1) if n == 1 or width_of(word[:n], size) <= width)
-        broken = max(word.rfind("/", 0, most), word.rfind("_", 0, most)) + 1 or most
+        most = max(1, _longest(word, width, size))
+        broken = word.rfind("/", 0, most) + 1 or word.rfind("_", 0, most) + 1 or most
         pieces.append(word[:broken])
         word = word[broken:]
     return [*pieces, word]
+
+
+def _longest(text: str, width: float | int, size: int) -> int:
+    """How many letters of the text fit into `width`."""
+    return bisect_right(range(1, len(text) + 1), width, key=lambda count: width_of(text[:count], size))
+
+
+@cache
+def _rounded(size: tuple[int, int], radius: int) -> Image.Image:
+    """A card's shape, 255 inside."""
+    corners = Image.new("L", (size[0] * 4, size[1] * 4), 0)
+    ImageDraw.Draw(corners).rounded_rectangle((0, 0, size[0] * 4 - 1, size[1] * 4 - 1), radius * 4, fill=255)
+    return corners.resize(size, Image.Resampling.LANCZOS)
 
 
 @cache

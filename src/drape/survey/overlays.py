@@ -5,10 +5,11 @@ Everything is drawn four times as large and shrunk, so lines are smooth; pixels 
 
 from itertools import pairwise
 
+import cv2
 import numpy as np
 from jaxtyping import Bool, Float, UInt8
 from numpy import ndarray
-from PIL import Image, ImageDraw, ImageFilter
+from PIL import Image, ImageDraw
 
 from drape.data.pose import MIRRORED
 
@@ -25,7 +26,7 @@ JOINTS = (
 """COCO-18; left and right are the person's own."""
 
 LIMBS: dict[str, tuple[str, tuple[tuple[int, ...], ...]]] = {
-    "head and trunk": ("#ff4f9a", ((16, 14, 0, 15, 17), (0, 1), (8, 1, 11))),
+    "head and trunk": ("#93e01f", ((16, 14, 0, 15, 17), (0, 1), (8, 1, 11))),
     "right arm": ("#ff7a1a", ((1, 2, 3, 4),)),
     "left arm": ("#12b5ff", ((1, 5, 6, 7),)),
     "right leg": ("#ffd11a", ((8, 9, 10),)),
@@ -55,15 +56,15 @@ def enlarged(rgb: UInt8[ndarray, "h w 3"], size: tuple[int, int], *, smooth: boo
 
 def outlined(picture: Picture, mask: Mask, colour: str, width: float = 2.0) -> Picture:
     """The picture with the edge of a mask drawn on it, `width` pixels wide; the mask may be of any size."""
-    fine = Image.fromarray(mask.astype(np.uint8) * 255).resize(
-        (picture.width * FINE, picture.height * FINE), _filter(mask, picture)
-    )
-    fine = fine.point(lambda value: 255 * (value >= 128))
+    size = picture.width * FINE, picture.height * FINE
+    fine = np.asarray(Image.fromarray(mask.astype(np.uint8) * 255).resize(size, _filter(mask, picture))) >= 128
     result = picture
     for reach, ink, opacity in ((width + 1.5, "#000000", 0.5), (width, colour, 1.0)):  # dark rim: seen on any ground
         side = 2 * round(reach * FINE / 2) + 1
-        stroke = _difference(fine.filter(ImageFilter.MaxFilter(side)), fine.filter(ImageFilter.MinFilter(side)))
-        result = _laid(result, stroke, ink, opacity)
+        brush = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (side, side))
+        stroke = cv2.morphologyEx(fine.astype(np.uint8), cv2.MORPH_GRADIENT, brush)
+        cover = Image.fromarray(stroke * np.uint8(255 * opacity)).resize(picture.size, Image.Resampling.BOX)
+        result = Image.composite(Image.new("RGB", picture.size, ink), result, cover)
     return result
 
 
@@ -113,12 +114,3 @@ def missing(pose: Pose) -> str:
 def _filter(mask: Mask, picture: Picture) -> Image.Resampling:
     """Squares stay squares where the picture's pixels are seen, and large masks shrink smoothly."""
     return Image.Resampling.NEAREST if mask.shape[0] <= picture.height else Image.Resampling.BILINEAR
-
-
-def _difference(larger: Picture, smaller: Picture) -> Picture:
-    return Image.fromarray(np.asarray(larger) - np.asarray(smaller))
-
-
-def _laid(picture: Picture, stroke: Picture, colour: str, opacity: float) -> Picture:
-    cover = stroke.resize(picture.size, Image.Resampling.BOX).point(lambda value: value * opacity)
-    return Image.composite(Image.new("RGB", picture.size, colour), picture, cover)

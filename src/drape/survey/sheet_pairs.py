@@ -146,6 +146,11 @@ class Look:
         assert path is not None
         return self._alike(path, read_rgb(path))
 
+    def forget(self) -> None:
+        """Let go of everything that was read."""
+        for name in ("person", "cloth", "cloth_mask", "parse", "masks", "pale"):
+            self.__dict__.pop(name, None)
+
     @cached_property
     def pale(self) -> Image.Image:
         """The person, pale, to draw on; a blank where there is no photo."""

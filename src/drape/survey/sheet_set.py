@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -22,10 +22,14 @@ from drape.survey.sheet_inputs import Feed, Stage
 from drape.survey.sheet_pairs import WHERE_THERE_IS, Look, cells_of, is_dresscode, open_pairs
 
 NOTES = (
-    "A net's inputs are the tensors that drape's trainer hands over, each pair with the draws of one image of a run: its "
-    "flip, its noise levels, its noise. Images whose conditions are all dropped (condition_drop) are passed over. Left "
-    "and right are the person's own.",
+    "A net's inputs are the tensors that drape's trainer hands over, each pair with the draws of one image of a run: "
+    "its flip, its noise levels, its noise. Images whose conditions are all dropped (condition_drop) are passed over. "
+    "Left and right are the person's own.",
 )
+
+
+MOST_PAIRS = 50
+"""On one sheet, which is then some 50,000 pixels high."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,7 +59,8 @@ def show_set(
     ids        people to show; without any, `people` of them spread over the split
     stages     nets whose inputs to show; without any, small ones that fit the pictures
     progress   called with (done, total) pairs
-    Raises DataError for a folder or list that cannot be read, an unknown person, and for a file that is damaged.
+    Raises DataError for a folder or list that cannot be read, an unknown person, and for a file that is damaged,
+    ConfigError for more than MOST_PAIRS.
     """
     reader = open_pairs(root, split=split, setting=setting)
     pairs = _chosen(reader, ids, people)
@@ -64,13 +69,15 @@ def show_set(
     kinds = tuple(kind for kind in WHERE_THERE_IS if any(look.find(kind) for look in looks))
     nets = tuple(stages) or default_stages(looks, root, split)
     feeds = [Feed(stage, root, split=split, setting=setting) for stage in nets]
-    blocks = []
+    blocks, colours = [], _Colours()
     for number, look in enumerate(looks):
         files = Row(title=look.person_id, notes=_about(look), cells=cells_of(look, kinds), size=look.cell)
-        blocks.append([files, *(feed.row(pairs[number]) for feed in feeds)])
+        blocks.append([files, *(feed.row(pairs[number]) for feed in feeds if not (number and feed.failure))])
+        colours.add(look)
+        look.forget()
         if progress:
             progress(number + 1, len(looks))
-    head = _head(root, split, setting, reader, looks, nets, named=bool(ids))
+    head = _head(root, split, setting, reader, looks, nets, colours.keys(), named=bool(ids))
     return Shown(picture=draw_sheet(head, blocks), pairs=tuple(pairs), total=len(reader.ids), source=reader.source,
                  licence=reader.licence, stages=tuple(stage.name for stage in nets))  # fmt: skip
 
@@ -148,9 +155,40 @@ def _config_of_run(folder: Path) -> RunConfig:
         raise ConfigError(f"{path} is no readable config ({error}). Restore it, or name a preset.") from error
 
 
+@dataclass(frozen=True)
+class _Colours:
+    """The colours that occur on the sheet: labels of the parse, limbs and outlines by name."""
+
+    labels: set[int] = field(default_factory=set)
+    limbs: dict[str, str] = field(default_factory=dict)
+    lines: dict[str, str] = field(default_factory=dict)
+
+    def add(self, look: Look) -> None:
+        if look.parse is not None:
+            self.labels.update(np.unique(look.parse).tolist())
+        if look.pose is not None:
+            self.limbs.update({name: colour for name, (colour, _) in LIMBS.items()})
+        for name in look.masks:
+            self.lines[f"agnostic mask, {name}"] = COMPUTED if name == "computed" else SHIPPED
+        if look.cloth_mask is not None:
+            self.lines["cloth mask"] = CLOTH
+
+    def keys(self) -> tuple[Key, ...]:
+        parse = tuple((f"{label}  {NAMES[label]}", f"#{bytes(PALETTE[label]).hex()}") for label in sorted(self.labels))
+        keys = (("parse (CIHP)", parse), ("pose", tuple(self.limbs.items())), ("outlines", tuple(self.lines.items())))
+        return tuple(Key(title=title, swatches=swatches) for title, swatches in keys if swatches)
+
+
 def _chosen(reader: FolderReader, ids: Sequence[str], people: int) -> list[tuple[str, str]]:
-    """The pairs of these people, else so many spread evenly over the split.  Raises DataError for an unknown one."""
+    """The pairs of these people, else so many spread evenly over the split.
+
+    Raises DataError for an unknown one, ConfigError for more than a sheet holds.
+    """
     names = [person for person, _ in reader.ids]
+    if max(len(set(ids)), 0 if ids else people) > MOST_PAIRS:
+        raise ConfigError(
+            f"{len(set(ids)) or people} pairs are more than one sheet shows. Ask for {MOST_PAIRS} at most."
+        )
     if ids:
         return [reader.ids[reader.folders.index_of(name, names)] for name in dict.fromkeys(ids)]
     count = min(people, len(reader.ids))
@@ -179,6 +217,7 @@ def _head(
     reader: FolderReader,
     looks: Sequence[Look],
     stages: Sequence[Stage],
+    keys: tuple[Key, ...],
     *,
     named: bool,
 ) -> Head:
@@ -190,24 +229,9 @@ def _head(
         (f"source: {reader.source}", f"licence: {reader.licence}", count, shown),
         (f"people {sizes[0]}", f"clothes {sizes[1]}", "height x width", *nets),
     )
-    return Head(title=root.resolve().name, facts=facts, keys=_keys(looks), notes=NOTES)
+    return Head(title=root.resolve().name, facts=facts, keys=keys, notes=NOTES)
 
 
 def _sizes(sizes: Sequence[Size | None]) -> str:
     known = sorted({f"{height}x{width}" for height, width in filter(None, sizes)})
     return ", ".join(known[:3]) + (f" and {len(known) - 3} more sizes" if len(known) > 3 else "") or "of no known size"
-
-
-def _keys(looks: Sequence[Look]) -> tuple[Key, ...]:
-    """The colours that occur on the sheet."""
-    labels = sorted({int(label) for look in looks if look.parse is not None for label in np.unique(look.parse)})
-    parse = tuple((f"{label}  {NAMES[label]}", "#{:02x}{:02x}{:02x}".format(*PALETTE[label])) for label in labels)
-    limbs = tuple((name, colour) for name, (colour, _) in LIMBS.items())
-    known = {name for look in looks for name in look.masks}
-    lines = [(f"agnostic mask, {name}", colour) for name, colour in (("computed", COMPUTED), ("shipped", SHIPPED))
-             if name in known]  # fmt: skip
-    if any(look.cloth_mask is not None for look in looks):
-        lines.append(("cloth mask", CLOTH))
-    keys = (("parse (CIHP)", parse), ("pose", limbs if any(look.pose is not None for look in looks) else ()),
-            ("outlines", tuple(lines)))  # fmt: skip
-    return tuple(Key(title=title, swatches=swatches) for title, swatches in keys if swatches)

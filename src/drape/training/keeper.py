@@ -24,7 +24,7 @@ from drape.training import finetune
 from drape.training.engine import Engine
 from drape.training.faults import Fault, record_fault
 from drape.training.loop import Clock
-from drape.training.preview import write_grid
+from drape.training.preview import INPUTS, write_grid, write_inputs
 from drape.training.records import Record
 from drape.training.shards import full
 from drape.training.snapshots import FOLDER as SNAPSHOTS
@@ -87,6 +87,7 @@ class Keeper:
         A run that goes on has them, also one that was stopped before its first step.
         """
         if not resumed:
+            self._show_inputs()
             begun = time.monotonic()
             self._validate(state)
             self._preview(state)
@@ -192,6 +193,18 @@ class Keeper:
             save_weights(self.run / BEST_FILE, averaged, self.config, provenance)
         if self.on_validation is not None:
             self.on_validation(state.images_seen, self.clock.progress(state.images_seen), values)
+
+    def _show_inputs(self) -> None:
+        """Draw what the net is given in the first step.  Whatever goes wrong is an event: the run needs no picture."""
+        if not self.engine.is_main:
+            return
+        path = self.run / PREVIEWS / INPUTS
+        try:
+            write_inputs(path, self.source, PREVIEW_PEOPLE)
+        except Exception as error:
+            self.events.write(images=0, event="preview failed", reason=" ".join(str(error).split()))
+            return
+        self.trackers.picture(0, path, "inputs")
 
     def _preview(self, state: TrainState) -> None:
         """Draw what the averaged net makes of a few people.  A preview that fails is an event, not the end of a run."""

@@ -1,5 +1,9 @@
-"""Preview grids: what the averaged net makes of the same few people, with the same noise, all through a run."""
+"""Pictures of a run: what goes into its first batch, and what the averaged net makes of the same few people.
 
+The people and their noise are the same all through a run, so that one grid can be laid beside another.
+"""
+
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,8 +14,57 @@ from torch import Tensor
 from drape.data.sample import TryOnBatch
 from drape.data.transforms import to_bytes
 from drape.storage import write_atomic
+from drape.survey.overlays import COMPUTED, LIMBS
+from drape.survey.sheet import Head, Key, Row, cell_size, draw_sheet
+from drape.survey.sheet_inputs import input_cells
+from drape.training.sources import Micro, Source
 
 LEAST_HEIGHT = 160  # small images are enlarged to this height, nearest neighbour, so that one can see the pixels
+
+
+INPUTS = "inputs.png"
+INPUT_NOTE = (
+    "The tensors that the net is called with in the first step, after flips, noise augmentation and dropped "
+    "conditions; the target is what the loss compares with. Left and right are the person's own."
+)
+
+
+def write_inputs(path: Path, source: Source, count: int) -> None:
+    """A sheet of what the net is given of the first `count` images of the run; whole or not there at all.
+
+    Raises DataError for an image that cannot be read, CheckpointError where the sheet cannot be written.
+    """
+    config = source.config
+    shown = slice(0, min(count, config.batch_size))
+    micro = next(replace(source, workers=0).batches(0, [shown]))
+    height, width = config.resolution
+    drops = f"all conditions dropped: {config.condition_drop:.0%} of the images"
+    flips, noise = (
+        f"flipped: {config.data.flip:.0%}",
+        f"noise levels of the conditions: 0 to {config.noise_aug.train_max:g}",
+    )
+    head = Head(
+        title=f"{config.name}: what goes in",
+        facts=((f"net {height}x{width} (height x width)", f"the first {len(micro.batch)} images of the first batch of "
+                f"{config.batch_size}", f"seed {config.seed}"), (flips, drops, noise)),
+        keys=(Key(title="pose", swatches=tuple((name, colour) for name, (colour, _) in LIMBS.items())),
+              Key(title="outlines", swatches=(("agnostic mask", COMPUTED),))),
+        notes=(INPUT_NOTE,),
+    )  # fmt: skip
+    picture = draw_sheet(head, [[_input_row(source, micro, place)] for place in range(len(micro.batch))])
+    write_atomic(path, lambda part: picture.save(part, format="PNG"))
+
+
+def _input_row(source: Source, micro: Micro, place: int) -> Row:
+    batch, draws = micro.batch, micro.draws
+    person, cloth = batch.person_id[place], batch.cloth_id[place]
+    notes = (
+        "in their own cloth" if person == cloth else f"in the cloth of {cloth}",
+        f"image {place}: {'flipped' if draws.flip[place] else 'not flipped'}",
+        *(["all conditions dropped"] if draws.drop[place] else []),
+    )
+    cells = input_cells(source.config, micro, place, outline=True)
+    return Row(title=person, notes=notes, cells=cells, size=cell_size(*source.config.resolution))
 
 
 def write_grid(path: Path, people: Tensor, batch: TryOnBatch, sampled: Tensor) -> None:

@@ -16,7 +16,7 @@ from typing import Any, Protocol, runtime_checkable
 from drape.errors import ConfigError, did_you_mean
 from drape.training.records import TRAINING, VALIDATION, Record, lines, parse
 
-PREVIEWS = "previews"  # folder of a run with NUMBER-OF-IMAGES.png
+PREVIEWS = "previews"  # folder of a run with inputs.png and NUMBER-OF-IMAGES.png
 
 
 @runtime_checkable
@@ -136,6 +136,8 @@ def _replay(tracker: Tracker, out: Path, images_seen: int) -> None:
     for path in (out / PREVIEWS).glob("*.png"):
         if path.stem.isdigit():
             sends.append((int(path.stem), partial(_send_picture, tracker, int(path.stem), path, "preview")))
+        else:  # what goes into the first step, drawn before it
+            sends.append((0, partial(_send_picture, tracker, 0, path, path.stem)))
     for images, send in sorted(sends, key=lambda each: each[0]):
         if images <= images_seen:
             send()
