@@ -156,8 +156,8 @@ def _without_necks(facts: Iterable[PairFacts], layout: str) -> list[Problem]:
                     kind="label set",
                     severity="warning",
                     split=split,
-                    message=f"none of {len(parses)} parses of {split} has a neck (label 10): they speak LIP, where necks "
-                    "are background, and not CIHP",
+                    message=f"none of {len(parses)} parses of {split} has a neck (label 10): they speak LIP, whose "
+                    "necks are background, and not CIHP",
                     remedy="Train on parses of one kind: run the CIHP parser, or try people with LIP parses as well.",
                 )
             )
