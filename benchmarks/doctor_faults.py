@@ -104,7 +104,7 @@ def main(argv: list[str] | None = None) -> int:
     context = multiprocessing.get_context("spawn")
     waiting = [case for case in cases if not result_file(options.out, case).exists()]
     with context.Pool(options.jobs, maxtasksperchild=1) as pool:
-        for done, name in enumerate(pool.imap_unordered(run_case, [(options.out, case) for case in waiting]), 1):
+        for done, name in enumerate(pool.imap_unordered(run_case, [(options.out, case.name) for case in waiting]), 1):
             print(f"{done}/{len(waiting)} {name}", file=sys.stderr, flush=True)
     results = [json.loads(result_file(options.out, case).read_text(encoding="utf-8")) for case in cases]
     (options.out / "results.json").write_text(json.dumps(results, indent=1), encoding="utf-8")
@@ -144,9 +144,10 @@ def slug(name: str) -> str:
     return "".join(c if c.isalnum() else "-" for c in name).strip("-").lower()
 
 
-def run_case(job: tuple[Path, Case]) -> str:
-    """Examine one case in this process, and write down what the doctor said."""
-    out, case = job
+def run_case(job: tuple[Path, str]) -> str:
+    """Examine the case of this name in this process, and write down what the doctor said."""
+    out, name = job
+    case = next(case for case in (*FAULTS, *HEALTHY) if case.name == name)
     torch.set_num_threads(1)
     began = time.monotonic()
     said = examine_fault(out, case) if isinstance(case, Fault) else examine_healthy(out, case)
