@@ -64,7 +64,7 @@ class _Page:
 
     def __init__(self, survey: Survey) -> None:
         self.survey = survey
-        self.thumbnails = Thumbnails(Path(survey.root), dresscode=survey.layout == "dresscode")
+        self.thumbnails = Thumbnails(Path(survey.root).resolve(), dresscode=survey.layout == "dresscode")
         self.pairs = by_pair(survey.facts)
         self.owner_of = {path: (each, kind) for each in survey.facts for kind, path in each.files.items()}
 
