@@ -48,7 +48,8 @@ CAUSES = (
     "net inputs", "colour order", "flip", "mask", "agnostic", "leak", "pose", "low res", "range", "pairing", "resize",
     "overlap", "variety", "condition noise", "same picture", "prediction", "noise labels", "sampler", "schedule",
     "draws", "drops", "initial loss", "updates", "averages", "inputs", "gradients", "repeatable", "precision",
-    "learning rate", "overfit fixed", "overfit fresh", "weights", "ema", "yardsticks", "guidance", "time", "cloth gap", "cloth swap",
+    "learning rate", "overfit fixed", "overfit fresh", "weights", "ema", "yardsticks", "guidance", "time",
+    "cloth gap", "cloth swap",
 )  # fmt: skip
 SYMPTOMS = ("conditions", "sample quality", "files", "sampling inputs")
 """In which order findings that fail together are told: what explains the others first, what any explains last."""
