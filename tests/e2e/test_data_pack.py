@@ -1,5 +1,6 @@
 """`drape data pack` from the command line: packed once, killed anywhere, trained on like the folder itself."""
 
+import shutil
 import signal
 import subprocess
 import sys
@@ -11,6 +12,8 @@ import pytest
 
 from drape.cli.main import main
 from drape.config import RunConfig, override
+from drape.data.shards import Shards
+from drape.data.viton_hd import VitonHD
 from drape.presets import preset
 from drape.training import sources
 from drape.training.launch import Launch, StopRun, launch
@@ -111,6 +114,20 @@ def test_a_packing_that_is_killed_goes_on_where_it_was_to_the_same_bytes(people,
     assert tree(out) == tree(packed)
     listed = {path.name.removesuffix(".json") for path in out.glob("*.tar")} & set(finished)
     assert sum(finished[name] == (out / name).stat().st_ino for name in listed) >= 1
+
+
+def test_pairs_on_the_list_are_left_out_and_their_files_may_be_missing(people, tmp_path, capsys) -> None:
+    data, out, exclude = tmp_path / "data", tmp_path / "out", tmp_path / "exclude.txt"
+    shutil.copytree(people, data)
+    (data / "train" / "image" / "00004_00.jpg").unlink()
+    assert main(command(data, out)) == 2
+    exclude.write_text("00004_00  # its image is gone\n00002_00 00003_00\n")
+    assert main(command(data, out, "--exclude", str(exclude))) == 0
+    found = [len(Shards(out, setting=setting)) for setting in ("paired", "counterfactual")]
+    assert found == [11, 10] and Shards(out).ids == [pair for pair in VitonHD(people).ids if pair[0] != "00004_00"]
+    exclude.write_text("00004_00\n00099_00\n")
+    assert main(command(data, tmp_path / "other", "--exclude", str(exclude))) == 2
+    assert "line 2 excludes 00099_00, which is no person among 12" in capsys.readouterr().err
 
 
 WRONG: dict[str, tuple[list[str], str]] = {

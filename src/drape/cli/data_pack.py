@@ -1,16 +1,18 @@
 """`drape data pack`: a set of pairs, resized once, as tar shards with an index."""
 
 import time
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
 from drape.cli._progress import bar
 from drape.cli.command import at_least, call, parse_size
-from drape.errors import ConfigError
+from drape.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
+    from drape.data.exclude import Excluded
     from drape.data.reader import FolderReader, Setting
     from drape.settings import DataConfig
 
@@ -19,6 +21,7 @@ drape data pack people packed --preset mini-64 --workers 4
 drape data pack zalando-hd-resized packed --size 128x96 --split train --split test
 drape data pack people packed --size 128x96 --setting paired --setting counterfactual
 drape data pack own-pairs packed --size 256x192 --set data.pose=null --set data.mask=shipped --compress 6
+drape data pack people packed --preset mini-64 --exclude exclude.txt
 drape data pack packed --check
 """
 
@@ -47,6 +50,9 @@ def _pack(
         list[str] | None, typer.Option(help="paired, unpaired or counterfactual; the preset's; repeatable.")
     ] = None,
     fields: Annotated[str | None, typer.Option(help="Only these, NAME,NAME ...; everything that is there.")] = None,
+    exclude: Annotated[
+        Path | None, typer.Option(help="File of people, or of pairs PERSON CLOTH, to leave out; one to a line.")
+    ] = None,
     shard_size: Annotated[str, typer.Option(help="Most bytes of a shard.")] = "64MB",
     compress: Annotated[int, typer.Option(help="0 to 9: a third of the bytes, at half the speed.")] = 0,
     workers: Annotated[int, typer.Option(callback=at_least(0), help="Processes; the bytes do not depend on it.")] = 2,
@@ -59,17 +65,20 @@ def _pack(
         return _check(data)
     if out is None:
         raise ConfigError("OUT is missing. Name a folder for the shards, or read packed ones again with --check.")
+    from drape.data.exclude import read_excluded
     from drape.data.shard_writer import Packing, pack
     from drape.training.memory import parse_bytes
 
     packing = Packing(shard_bytes=parse_bytes(shard_size), level=compress, workers=workers)
     config, shape, cloth_shape = _form(preset, size, cloth_size, set_ or [])
     names = None if fields is None else tuple(name.strip() for name in fields.split(","))
+    given = _Given(data, config, (shape, cloth_shape), names, None if exclude is None else read_excluded(exclude))
     readers = [
-        _reader(data, config, each, name, (shape, cloth_shape), names)
+        given.reader(each, name)
         for name in dict.fromkeys(split or ["train"])
         for each in dict.fromkeys(setting or config.settings)
     ]
+    given.leave_out(readers)
     started = time.monotonic()
     with bar("samples") as on_sample:
         packed = pack(readers, out, packing, on_sample)
@@ -104,30 +113,43 @@ def _form(
     return base.data, shape, parse_size(cloth_size) if cloth_size else shape
 
 
-def _reader(
-    data: str,
-    config: "DataConfig",
-    setting: str,
-    split: str,
-    sizes: tuple[tuple[int, int], tuple[int, int]],
-    fields: tuple[str, ...] | None,
-) -> "FolderReader":
-    """The reader of one part of the folder, with the fields that are there."""
-    from typing import cast
+@dataclass(frozen=True)
+class _Given:
+    """What is packed: a folder, settings of its data, (size of people, size of clothes), fields, pairs to leave out."""
 
-    from drape.data.shard_writer import packable
-    from drape.data.shards import is_packed
-    from drape.training.sources import arguments_of
+    data: str
+    config: "DataConfig"
+    sizes: tuple[tuple[int, int], tuple[int, int]]
+    fields: tuple[str, ...] | None
+    excluded: "Excluded | None"
 
-    if is_packed(data):
-        raise ConfigError(f"{data} is packed already. Name the folder of images, or look at it with --check.")
-    if setting not in SETTINGS:
-        raise ConfigError(f"setting is {setting!r}, expected one of {', '.join(SETTINGS)}.")
-    layout, arguments = arguments_of(config, cast("Setting", setting), split, *sizes)
-    if fields is None:
-        found = layout(data, **arguments, fields=("person",))
-        fields = packable(found.folders, setting=setting, cloth_kind=config.cloth_kind)
-    return layout(data, **arguments, fields=fields)
+    def reader(self, setting: str, split: str) -> "FolderReader":
+        """The reader of one part of the folder, with the fields that are there."""
+        from drape.data.shard_writer import packable
+        from drape.data.shards import is_packed
+        from drape.training.sources import arguments_of
+
+        if is_packed(self.data):
+            raise ConfigError(f"{self.data} is packed already. Name the folder of images, or read it with --check.")
+        if setting not in SETTINGS:
+            raise ConfigError(f"setting is {setting!r}, expected one of {', '.join(SETTINGS)}.")
+        layout, arguments = arguments_of(self.config, cast("Setting", setting), split, *self.sizes)
+        skip = self.excluded or ()
+        fields = self.fields
+        if fields is None:
+            found = layout(self.data, **arguments, fields=("person",), skip=skip)
+            fields = packable(found.folders, setting=setting, cloth_kind=self.config.cloth_kind)
+        return layout(self.data, **arguments, fields=fields, skip=skip)
+
+    def leave_out(self, readers: "list[FolderReader]") -> None:
+        """Take the excluded pairs out of the readers.  Raises DataError for unknown ones, or if nothing is left."""
+        if self.excluded is None:
+            return
+        self.excluded.check([pair for reader in readers for pair in reader.ids])
+        for reader in readers:
+            reader.ids = [pair for pair in reader.ids if pair not in self.excluded]
+            if not reader.ids:
+                raise DataError(f"{self.excluded.path} excludes every pair of {reader.place}. Shorten the list.")
 
 
 def _check(where: str) -> int:
