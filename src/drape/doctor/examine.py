@@ -39,13 +39,13 @@ class Examination:
 
 def checks(tier: Tier) -> tuple[Check, ...]:
     """The checks of a tier, cheap and telling ones first.  Imported here: some need much of drape."""
-    from drape.doctor import attention, averages, condition, contract, history, overfit, samples, theory, wiring
+    from drape.doctor import attention, averages, condition, contract, history, overfit, rates, samples, theory, wiring
 
     match tier:
         case "A":
             return (contract.check_contract, *theory.CHECKS, *wiring.CHECKS)
         case "B":
-            return overfit.CHECKS
+            return (*overfit.CHECKS, *rates.CHECKS)
         case "C":
             return (*averages.CHECKS, *condition.CHECKS, *samples.CHECKS, *attention.CHECKS, *history.CHECKS)
 
