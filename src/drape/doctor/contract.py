@@ -5,19 +5,38 @@ each other: an image in the wrong range, a cloth of somebody else, a flip of hal
 to a loss curve like any other.  Thresholds are fields of `Thresholds`; the evidence is in each check's docstring.
 """
 
+from collections.abc import Callable
+from dataclasses import replace
+
 from drape.doctor import contract_body, contract_match, contract_sampling, contract_set, contract_values
 from drape.doctor.contract_shown import look
 from drape.doctor.finding import Finding
 from drape.doctor.patient import Patient
 from drape.errors import DataError
 
-LOSS_PAIRS = 4  # whose loss is differentiated by hand
-
 NAMES = (
-    "range", "colour order", "files", "resize", "agnostic", "leak", "mask", "pose", "flip", "pairing", "same picture",
+    "range", "colour order", "files", "resize", "agnostic", "mask", "leak", "pose", "flip", "pairing", "same picture",
     "net inputs", "low res", "condition noise", "sampling inputs", "overlap", "variety",
 )  # fmt: skip
 """Of the findings, in their order; "low res" and "condition noise" only where a run has them."""
+
+FOLLOWS: dict[str, tuple[str, ...]] = {
+    "net inputs": (
+        "range", "colour order", "files", "agnostic", "mask", "leak", "pose", "flip", "pairing", "low res",
+        "sampling inputs", "variety",
+    ),
+    "range": ("colour order", "files", "agnostic", "mask", "leak", "pairing", "variety"),
+    "colour order": ("files", "agnostic", "pairing"),
+    "resize": ("files",),
+    "variety": ("files", "pairing", "overlap", "sampling inputs"),
+    "flip": ("files", "agnostic", "pose"),
+    "pairing": ("files", "sampling inputs"),
+    "files": ("flip", "agnostic", "sampling inputs"),
+    "agnostic": ("sampling inputs",),
+    "mask": ("agnostic", "sampling inputs", "overlap"),
+    "low res": ("sampling inputs",),
+}  # fmt: skip
+"""By a finding that fails: those that fail because of it, which then only warn.  Causes come before what follows."""
 
 
 def check_contract(patient: Patient) -> list[Finding]:
@@ -26,27 +45,51 @@ def check_contract(patient: Patient) -> list[Finding]:
         shown = look(patient)
     except DataError as error:
         return [_refused(error)]
-    few = patient.source.pairs(patient.source.sides[0][:LOSS_PAIRS])
-    found = [
-        contract_values.check_range(shown),
-        contract_match.check_colour_order(shown),
-        contract_match.check_files(shown),
-        contract_match.check_resize(shown),
-        contract_values.check_agnostic(shown),
-        contract_values.check_leak(shown),
-        contract_values.check_mask(shown, few),
-        contract_body.check_pose(shown),
-        contract_body.check_flip(shown),
-        contract_match.check_pairing(shown),
-        contract_match.check_same_picture(shown),
-        contract_values.check_net_inputs(shown),
-        contract_sampling.check_low_res(patient, shown),
-        contract_sampling.check_condition_noise(patient, shown),
-        contract_sampling.check_sampling_inputs(patient, shown),
-        contract_set.check_overlap(patient, shown),
-        contract_set.check_variety(patient, shown),
+    checks: dict[str, Callable[[], Finding | None]] = {
+        "range": lambda: contract_values.check_range(shown),
+        "colour order": lambda: contract_match.check_colour_order(shown),
+        "files": lambda: contract_match.check_files(shown),
+        "resize": lambda: contract_match.check_resize(shown),
+        "agnostic": lambda: contract_values.check_agnostic(shown),
+        "mask": lambda: contract_values.check_mask(patient, shown),
+        "leak": lambda: contract_values.check_leak(shown),
+        "pose": lambda: contract_body.check_pose(shown),
+        "flip": lambda: contract_body.check_flip(shown),
+        "pairing": lambda: contract_match.check_pairing(shown),
+        "same picture": lambda: contract_match.check_same_picture(shown),
+        "net inputs": lambda: contract_values.check_net_inputs(shown),
+        "low res": lambda: contract_sampling.check_low_res(patient, shown),
+        "condition noise": lambda: contract_sampling.check_condition_noise(patient, shown),
+        "sampling inputs": lambda: contract_sampling.check_sampling_inputs(patient, shown),
+        "overlap": lambda: contract_set.check_overlap(patient, shown),
+        "variety": lambda: contract_set.check_variety(patient, shown),
+    }
+    found = [_guarded(name, check) for name, check in checks.items()]
+    return _with_causes([finding for finding in found if finding is not None])
+
+
+def _guarded(name: str, check: Callable[[], Finding | None]) -> Finding | None:
+    """What the check finds; where drape's own parts refuse the data, that is a finding too."""
+    try:
+        return check()
+    except DataError as error:
+        found, _, remedy = str(error).partition(". ")
+        return Finding(status="FAIL", name=name, found=f"not possible: {found}", remedy=remedy or found)
+
+
+def _with_causes(findings: list[Finding]) -> list[Finding]:
+    """The findings, those that fail because of another one warning only and saying so."""
+    failed = {finding.name for finding in findings if finding.status == "FAIL"}
+    effects: dict[str, str] = {}
+    for cause, names in FOLLOWS.items():
+        if cause in failed and cause not in effects:
+            effects |= {name: cause for name in names if name in failed and name not in effects}
+    return [
+        replace(finding, status="warn", found=f"{finding.found} (follows from {effects[finding.name]})")
+        if finding.name in effects
+        else finding
+        for finding in findings
     ]
-    return [finding for finding in found if finding is not None]
 
 
 def _refused(error: DataError) -> Finding:
@@ -57,5 +100,5 @@ def _refused(error: DataError) -> Finding:
     return Finding(status="FAIL", name=name, found=f"the trainer stops at once: {found}", remedy=remedy or words)
 
 
-REFUSALS = (("joint", "pose"), ("visibility", "pose"), ("pairs that no list", "pairing"))
+REFUSALS = (("joint", "pose"), ("visibility", "pose"), ("pairs that no list", "pairing"), ("mask", "mask"))
 """A word of an error, and the check that it belongs to; else "range"."""

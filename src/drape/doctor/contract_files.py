@@ -146,10 +146,10 @@ class Folder:
                     pixels = np.array(image.size, dtype=np.float64)
         except (*UNREADABLE, KeyError, TypeError):
             return None
-        found: ndarray = np.isfinite(rows).all(axis=1) & (rows[:, 2] > 0) & (rows[:, :2] != 0).any(axis=1)
-        shares = np.where(found[:, None], rows[:, :2] / pixels, np.nan)
-        outside: ndarray = ~((shares >= 0) & (shares <= 1)).all(axis=1)
-        return np.where(outside[:, None], np.nan, shares)
+        found = np.isfinite(rows).all(axis=1) & (rows[:, 2] > 0) & (rows[:, :2] != 0).any(axis=1)
+        shares = np.where(np.expand_dims(found, 1), rows[:, :2] / pixels, np.nan)
+        outside = ((shares < 0) | (shares > 1) | np.isnan(shares)).any(axis=1, keepdims=True)
+        return np.where(outside, np.nan, shares)
 
     def _box(self, size: Size, joints: ndarray | None) -> Box:
         """The part of a person's picture that the net sees: all of it, or a square about the upper body."""
@@ -218,8 +218,8 @@ def _in_box(joints: ndarray, size: Size, box: Box) -> ndarray:
     left, top, right, bottom = box
     points = joints[list(COCO_OF_BODY25)] * (size[1], size[0]) - (left, top)
     points = points / (right - left, bottom - top)
-    seen: ndarray = ((points >= 0) & (points <= 1)).all(axis=1)
-    pose: ndarray = np.where(seen[:, None], np.column_stack([points, np.ones(len(points))]), 0.0)
+    seen = ((points >= 0) & (points <= 1)).all(axis=1, keepdims=True)
+    pose: ndarray = np.where(seen, np.column_stack([points, np.ones(len(points))]), 0.0)
     return pose
 
 

@@ -77,20 +77,22 @@ class Thresholds:
     mask_own_margin: float = 0.03
     mask_background: float = 0.8
     mask_chest: float = 0.5
-    # contract, pose: shares missing, of people without; distances as shares of the picture; of own and others'; sides
+    # contract, pose: shares missing, of people without; distances as shares of the picture; of own and others'; sides; joints in the mask
     pose_missing: float = 0.3
     pose_null: float = 0.05
     pose_file: float = 0.01
     pose_fit: float = 0.03
     pose_fit_ratio: float = 0.8
     pose_sides: float = 0.2
+    pose_in_mask: float = 0.05
     # contract, flip: share of rows in which one thing is mirrored and another is not; evidence of mirrored files
     flip_apart: float = 0.03
     flip_parse: float = 0.03
     # contract, pairing: share of rows with another row's picture; distance of own over that of exchanged; odd pairs
     strangers: float = 0.03
     pairing_ratio: float = 0.8
-    pairing_odd: float = 0.15
+    pairing_odd: float = 0.08
+    pairing_odd_most: float = 0.45
     clothes_alike: float = 5.0
     in_place: float = 0.5
     # contract, what reaches the net and the sampler: levels of 255; noise over its label, off by
@@ -149,6 +151,15 @@ class Thresholds:
     overfit_rise: float = 0.02
     overfit_psnr_db: float = 18.0
     overfit_right: float = 0.8
+    # learning rate: updates and images a batch; loss that is nothing learned, in units of a silent net's; relative
+    # difference of two losses that counts; factors from the best rate that are far.  training length: peak of the rate
+    rate_steps: int = 60
+    rate_batch: int = 8
+    rate_stuck: float = 0.9
+    rate_better: float = 0.1
+    rate_far_low: float = 30.0
+    rate_far_high: float = 10.0
+    rate_peak: float = 0.5
     # what a trained net does: how it is measured
     probe_pairs: int = 64
     probe_levels: int = 16
