@@ -26,6 +26,7 @@ class Fault:
     verdicts   any of which is right
     images     length of the run, where it differs
     people     of the data set, where they differ
+    size       of their files, where it differs from the net's
     """
 
     name: str
@@ -36,6 +37,7 @@ class Fault:
     verdicts: tuple[str, ...] = ("BROKEN",)
     images: int | None = None
     people: int | None = None
+    size: str | None = None
 
 
 class Patches:

@@ -205,10 +205,13 @@ DATA_FAULTS: tuple[Fault, ...] = (
     Fault(name="BGR clothes", plant=bgr(CLOTHES), named=("colour order", "pairing")),
     Fault(name="BGR everywhere", plant=bgr(PEOPLE + CLOTHES), named=("colour order",)),
     Fault(
-        name="nearest neighbour in training, antialiased in sampling", plant=nearest,
+        name="nearest neighbour in training, antialiased in sampling", plant=nearest, size="64x48",
         named=("resize", "sampling inputs"),
     ),
-    Fault(name="low-res in [0, 1]", plant=low_res_in_unit_range, settings=SUPER_RESOLUTION, named=("low res", "range")),
+    Fault(
+        name="low-res in [0, 1]", plant=low_res_in_unit_range, settings=SUPER_RESOLUTION, size="64x48",
+        named=("low res", "range"),
+    ),
     Fault(name="the same batch again and again", plant=same_batch, named=("variety", "draws")),
     Fault(name="held-out people trained on", plant=held_out_trained_on, named=("overlap",)),
     Fault(name="parse of another label set", plant=other_labels, named=("mask", "leak", "agnostic")),
