@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from drape.config import RunConfig, override
+from drape.doctor import history
 from drape.doctor.finding import Finding
 from drape.doctor.history import (
     check_curve,
@@ -47,7 +48,7 @@ def patient(
 def holding(**fields: Any) -> Patient:
     """A patient without data and nets."""
     found = object.__new__(Patient)
-    found.__dict__.update(thresholds=Thresholds(), images_seen=8000, shared={}, **fields)
+    found.__dict__.update(thresholds=Thresholds(), images_seen=8000, shared={}, ema=None, online=None, **fields)
     return found
 
 
@@ -72,6 +73,11 @@ def scores(*factors: float, pairs: str = "held-out") -> list[dict[str, Any]]:
         {"images": 1000 * (number + 1), "weights": "ema", "pairs": pairs, **dict.fromkeys(NAMES, 0.1 * factor)}
         for number, factor in enumerate(factors)
     ]
+
+
+@pytest.fixture(autouse=True)
+def without_nets(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(history, "since_earlier", lambda patient: None)
 
 
 def only(findings: list[Finding]) -> Finding:

@@ -167,7 +167,7 @@ def cloth_remedy(config: RunConfig) -> str:
         return "weight high noise: --set diffusion.target=v --set diffusion.weighting=clipped-snr, in a new run"
     if config.noise_aug.train_max > 0.3:
         return f"lower noise_aug.train_max ({config.noise_aug.train_max:g}): the net never sees a clean cloth"
-    return f"train on; if it stays so {EXAMINE} (pairing, leak, gradients of the cloth's part)"
+    return f"{EXAMINE} (pairing, leak, gradients of the cloth's part)"
 
 
 def check_conditions(patient: Patient) -> list[Finding]:

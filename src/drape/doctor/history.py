@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy import ndarray
 
+from drape.doctor.earlier import Change, since_earlier
 from drape.doctor.finding import Finding, Status
 from drape.doctor.patient import Patient, RunRecords
 from drape.training.optim import learning_rate
@@ -20,37 +21,36 @@ from drape.training.records import Record
 from drape.training.spikes import LEAST
 
 QUARTERS = tuple(f"eps_q{q}" for q in range(4))
-SEEN = ("inside_q2", "inside_q3", "score")  # what is decided where there is much noise
+SEEN = ("inside_q2", "inside_q3", "score", "inside")  # what is decided where there is much noise
 SUB_NETS = ("person", "cloth", "attention", "embedding")
 
 
 def check_improving(patient: Patient) -> list[Finding]:
-    """10: what the stable validation did over the last part of the run, by quarter of t and in the mask.
+    """10: what the errors on fixed pairs and noise did over the last part of the run, by quarter of t and in the mask.
 
+    Against an average stored earlier where there is one, measured again pair by pair; else by the run's validations.
     evidence: trend ("improving", "flat", "regressing" or "unknown"), changes: by name {change, low, high} (relative,
-    over the window), window (first and last images), images, values: by name, over the window
+    over the window), earlier: {images, changes} of the stored average; of the validations window (first and last
+    images), images, values (by name)
     """
     if patient.records is None:
         return []
-    lines = validations(patient.records)
     limits = patient.thresholds
-    lines = [line for line in lines if line["images"] >= limits.window * lines[-1]["images"]] if lines else []
-    if len(lines) < 3:
-        text = f"{len(lines)} validations in the last part of the run, 3 are needed to see a trend"
+    evidence: dict[str, Any] = _over_validations(patient.records, limits.window)
+    paired = since_earlier(patient)
+    changes: dict[str, Change] = evidence.pop("trends", {})
+    if paired is not None:
+        evidence["earlier"] = {"images": paired[0], "changes": {name: _named(each) for name, each in paired[1].items()}}
+        changes = paired[1]
+    if not changes:
+        text = "too few validations in the last part of the run to see a trend"
         remedy = f"validate more often: --set validation.every={max(1, patient.config.images // 10)}"
-        return [_finding("improving", "ok" if not lines else "warn", text, remedy, {"trend": "unknown"})]
-    images = [line["images"] for line in lines]
-    names = [name for name in (*QUARTERS, *SEEN) if all(name in line for line in lines)]
-    changes = {name: trend(images, [line[name] for line in lines]) for name in names}
+        empty = not patient.records.validation
+        return [_finding("improving", "ok" if empty else "warn", text, remedy, {"trend": "unknown"})]
     kind = _kind(changes, limits.flat)
-    evidence = {
-        "trend": kind,
-        "changes": {name: dict(zip(("change", "low", "high"), found, strict=True)) for name, found in changes.items()},
-        "window": [images[0], images[-1]],
-        "images": images,
-        "values": {name: [line[name] for line in lines] for name in names},
-    }
-    text = f"{kind} from {images[0]:,} to {images[-1]:,} images: " + ", ".join(
+    evidence |= {"trend": kind, "changes": {name: _named(each) for name, each in changes.items()}}
+    first = paired[0] if paired is not None else evidence["window"][0]
+    text = f"{kind} from {first:,} to {patient.images_seen:,} images: " + ", ".join(
         f"{_words(name)} {found[0]:+.1%}" for name, found in changes.items()
     )
     if kind == "regressing":
@@ -59,6 +59,23 @@ def check_improving(patient: Patient) -> list[Finding]:
         remedy = "decay the learning rate, or give it a larger net or more data"
         return [_finding("improving", "warn", text, remedy, evidence)]
     return [_finding("improving", "ok", text, evidence=evidence)]
+
+
+def _over_validations(records: RunRecords, window: float) -> dict[str, Any]:
+    """Trends, window, images and values of the validations in the last part of the run; empty for fewer than three."""
+    lines = validations(records)
+    lines = [line for line in lines if line["images"] >= window * lines[-1]["images"]] if lines else []
+    if len(lines) < 3:
+        return {}
+    images = [line["images"] for line in lines]
+    names = [name for name in (*QUARTERS, *SEEN) if all(name in line for line in lines)]
+    values = {name: [line[name] for line in lines] for name in names}
+    trends = {name: trend(images, each) for name, each in values.items()}
+    return {"trends": trends, "window": [images[0], images[-1]], "images": images, "values": values}
+
+
+def _named(change: Change) -> dict[str, float]:
+    return dict(zip(("change", "low", "high"), change, strict=True))
 
 
 def check_curve(patient: Patient) -> list[Finding]:
@@ -227,7 +244,7 @@ def validations(records: RunRecords) -> list[dict[str, Any]]:
     return ema or records.validation
 
 
-def trend(images: Sequence[int], values: Sequence[float], *, draws: int = 400) -> tuple[float, float, float]:
+def trend(images: Sequence[int], values: Sequence[float], *, draws: int = 400) -> Change:
     """(relative change over the window, where it lies with 95 %) by the median slope of the logarithms.
 
     [Theil 1950; Sen 1968]  The bounds come from residuals drawn again around the line.
@@ -258,7 +275,7 @@ def scatter(losses: ndarray) -> dict[int, float]:
     return found
 
 
-def _kind(changes: Mapping[str, tuple[float, float, float]], flat: float) -> str:
+def _kind(changes: Mapping[str, Change], flat: float) -> str:
     high_noise = [name for name in changes if name in ("eps_q2", "eps_q3", *SEEN)]
     if any(changes[name][2] < 0 and changes[name][0] < -flat for name in high_noise):
         return "improving"
@@ -296,7 +313,7 @@ def _median_slope(x: ndarray, y: ndarray) -> float:
 
 
 def _words(name: str) -> str:
-    known = {"inside_q2": "mask q2", "inside_q3": "mask q3"}
+    known = {"inside_q2": "mask q2", "inside_q3": "mask q3", "inside": "mask"}
     return known.get(name, name.removeprefix("eps_"))
 
 

@@ -90,21 +90,23 @@ def examined_on(patient: Patient) -> str:
     return str(patient.shared["examined on"])
 
 
-def _measured(patient: Patient, which: str, on: str) -> Measurement | None:
-    net = patient.online if which == "online" else (patient.ema or patient.online)
-    pairs = pairs_of(patient, on)
-    if net is None or pairs is None:
+def measure_net(patient: Patient, net: ParallelUNet, on: str, *, everything: bool = False) -> Measurement | None:
+    """The errors of this net on the patient's pairs, with every input changed in turn if `everything` is asked."""
+    config, pairs = patient.config, pairs_of(patient, on)
+    if pairs is None:
         return None
-    config = patient.config
-    grid = Grid.of(
-        config.diffusion.build_schedule(config.resolution).log_snr, config.resolution, patient.thresholds.probe_levels
-    )
-    chief = which == "ema" and on == examined_on(patient)
+    schedule = config.diffusion.build_schedule(config.resolution)
     return measure(
         OfNet(net, config),
         pairs,
-        grid,
+        Grid.of(schedule.log_snr, config.resolution, patient.thresholds.probe_levels),
         target=config.diffusion.target,
-        changes=CHANGES if chief else (),
-        null=OfNet(net, config, null=True) if chief else None,
+        changes=CHANGES if everything else (),
+        null=OfNet(net, config, null=True) if everything else None,
     )
+
+
+def _measured(patient: Patient, which: str, on: str) -> Measurement | None:
+    net = patient.online if which == "online" else (patient.ema or patient.online)
+    chief = which == "ema" and on == examined_on(patient)
+    return None if net is None else measure_net(patient, net, on, everything=chief)
