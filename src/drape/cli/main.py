@@ -17,6 +17,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "plot": ("drape.cli.plot", "draw the curves of runs: losses in their noise bands, the cloth-swap gap, yardsticks"),
     "sweep": ("drape.cli.sweep", "search for settings: many runs, judged by their stable validation; resumes"),
     "ema": ("drape.cli.ema", "weights averaged over any share of a run, without training again"),
+    "data": ("drape.cli.data", "look at a data set, check it, pack it into shards"),
     "doctor": ("drape.cli.doctor", "why a run was stopped: its last batch again, watched module by module"),
     "info": ("drape.cli.info", "parameters, FLOPs, memory, licence and provenance of weights or a preset"),
 }
