@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from drape.cli import data
 from drape.cli.main import COMMANDS, main
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -40,16 +41,17 @@ def test_every_command_and_option_that_a_text_shows_exists(capsys: pytest.Captur
         if command.startswith("-") or command == "COMMAND":
             continue
         assert command in COMMANDS, f"{text}: {line}"
-        assert main([command, "--help"]) == 0
+        words = [command, *arguments[: command == "data"]]
+        assert main([*words, "--help"]) == 0
         known = set(re.findall(r"--[a-z][a-z-]*", capsys.readouterr().out))
         assert {each.split("=")[0] for each in arguments if each.startswith("--")} <= known, f"{text}: {line}"
 
 
-@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize("command", [*COMMANDS, *(f"data {name}" for name in data.COMMANDS)])
 def test_the_help_of_every_command_ends_with_examples_of_itself(
     command: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main([command, "--help"]) == 0
+    assert main([*command.split(), "--help"]) == 0
     _, found, examples = capsys.readouterr().out.partition("Examples:")
     assert found, "no Examples at the end of the help"
     lines = [line.strip() for line in examples.splitlines() if line.strip()]

@@ -33,6 +33,11 @@ def _help() -> str:
             "Commands:",
             *(f"  {name:<7}{text}" for name, (_, text) in COMMANDS.items()),
             "",
-            "'drape data COMMAND --help' explains one of them, with examples.",
+            "'drape data COMMAND --help' explains one of them, with more examples.",
+            "",
+            "Examples:",
+            "  drape data show people --out sheet.png",
+            "  drape data check people --html report.html",
+            "  drape data pack people packed --preset mini-64",
         ]
     )
