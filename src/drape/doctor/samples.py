@@ -187,9 +187,9 @@ def png(image: Tensor) -> str:
 
 
 def _drawn(patient: Patient) -> Drawn | None:
-    if "drawn" not in patient.shared:
-        patient.shared["drawn"] = _draw(patient)
-    found: Drawn | None = patient.shared["drawn"]
+    if "samples" not in patient.shared:
+        patient.shared["samples"] = _draw(patient)
+    found: Drawn | None = patient.shared["samples"]
     return found
 
 
