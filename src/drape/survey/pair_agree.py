@@ -153,9 +153,8 @@ def _both_parses(look: Look) -> Edge | None:
         _check_agnostic_parse_leak(look, agnostic, parse)
         return Edge("parse", "parse_agnostic", "ok", min(1.0, differs / look.limits.parse_agnostic))
     turned = _mirror(agnostic)
-    straight = (parse != turned)[turned > 0].mean()
-    swapped = (parse != MIRRORED[turned])[turned > 0].mean()
-    is_mirrored = min(straight, swapped) <= look.limits.parse_agnostic
+    straight, exchanged = (float((parse != each)[turned > 0].mean()) for each in (turned, MIRRORED[turned]))
+    is_mirrored = min(straight, exchanged) <= look.limits.parse_agnostic
     return _judged("parse", "parse_agnostic", is_fine=False, is_mirrored=is_mirrored)
 
 
@@ -202,6 +201,8 @@ def _parse_and_warp(look: Look) -> Edge | None:
     if warp is None or worn is None or worn.shape != warp.shape[:2] or not worn.any():
         return None
     known = np.isfinite(warp).all(axis=2)
+    if not known.any():
+        return None
     inside = look.measure("warp on cloth", float(worn[known].mean())) or 0.0
     turned = float(_mirror(worn)[known].mean())
     is_fine, is_mirrored = inside >= look.limits.warp_inside, turned >= look.limits.warp_inside

@@ -87,6 +87,7 @@ class Store:
                 self.path.parent.mkdir(parents=True, exist_ok=True)
                 flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | (os.O_TRUNC if self._fresh else 0)
                 self._descriptor = os.open(self.path, flags, 0o600)
+                os.write(self._descriptor, b"\n")  # ends a line that was cut off; empty ones are passed over
             except OSError as error:
                 raise DataError(
                     f"{self.path} cannot be written ({error.strerror}). Name another folder with --cache, or "
