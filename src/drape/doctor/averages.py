@@ -25,7 +25,8 @@ CLOTH_PART = "cloth_stream."
 def check_weights(patient: Patient) -> list[Finding]:
     """Weights that are no numbers, that never moved, that grew or shrank out of all measure, or that are all zero.
 
-    evidence: unmoved (names), growth (by tensor with two axes or more: root mean square over that of the start)
+    evidence: unmoved (names), growth (by tensor with two axes or more that did not begin as zero: root mean square over
+    that of the start)
     """
     net = patient.online or patient.ema
     if net is None:
@@ -36,12 +37,16 @@ def check_weights(patient: Patient) -> list[Finding]:
         return [_finding("weights", "FAIL", f"not all weights are numbers: {bad}", "begin again with a lower optim.lr")]
     fresh = _fresh(patient)
     growth = {name: _growth(tensor, fresh[name]) for name, tensor in tensors.items() if tensor.ndim > 1}
+    growth = {name: ratio for name, ratio in growth.items() if np.isfinite(ratio)}
     evidence = {"unmoved": unmoved(patient), "growth": growth}
     finding = _unmoved(patient, tensors) or _out_of_measure(patient, growth) or _dead(patient, tensors)
     if finding is not None:
         return [_finding("weights", finding.status, finding.found, finding.remedy, evidence)]
-    known = [ratio for ratio in growth.values() if np.isfinite(ratio)]
-    text = f"{len(tensors)} tensors, all moved and finite; sizes {min(known):.2g} to {max(known):.2g} of the first ones"
+    low, high = min(growth.values()), max(growth.values())
+    text = f"{len(tensors)} tensors, all finite; sizes {low:.2g} to {high:.2g} of the first ones"
+    if high > patient.thresholds.weight_growth:
+        grown = max(growth, key=lambda name: growth[name])
+        return [_finding("weights", "warn", f"{grown} has grown a lot: {text}", "try a lower optim.lr", evidence)]
     return [_finding("weights", "ok", text, evidence=evidence)]
 
 
@@ -131,15 +136,16 @@ def _unmoved(patient: Patient, tensors: Mapping[str, Tensor]) -> Finding | None:
 
 def _out_of_measure(patient: Patient, growth: Mapping[str, float]) -> Finding | None:
     thresholds = patient.thresholds
-    grown = [name for name, ratio in growth.items() if np.isfinite(ratio) and ratio > thresholds.weight_growth]
+    grown = [name for name, ratio in growth.items() if ratio > thresholds.weight_growth_most]
     if grown:
-        text = f"{len(grown)} tensors have grown more than {thresholds.weight_growth:g} times: {_some(grown, growth)}"
+        text = (
+            f"{len(grown)} tensors have grown more than {thresholds.weight_growth_most:g} times: {_some(grown, growth)}"
+        )
         return _finding("weights", "FAIL", text, "lower optim.lr, and begin again")
-    known = {name: ratio for name, ratio in growth.items() if np.isfinite(ratio)}
-    shrunk = [name for name, ratio in known.items() if ratio < thresholds.weight_shrink]
-    if len(shrunk) > len(known) / 4:
+    shrunk = [name for name, ratio in growth.items() if ratio < thresholds.weight_shrink]
+    if len(shrunk) > len(growth) / 4:
         decay = patient.config.optim.weight_decay
-        text = f"{len(shrunk)} of {len(known)} tensors are below {thresholds.weight_shrink:g} of what they were: "
+        text = f"{len(shrunk)} of {len(growth)} tensors are below {thresholds.weight_shrink:g} of what they were: "
         text += _some(shrunk, growth)
         return _finding("weights", "FAIL", text, f"lower optim.weight_decay ({decay:g}): it kills the net")
     return None

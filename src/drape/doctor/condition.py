@@ -138,7 +138,8 @@ def judge_cloth_gap(
     if best >= thresholds.cloth_gap:
         return _finding("cloth gap", "ok", text, "", evidence)
     if best >= thresholds.cloth_gap_least or high >= thresholds.cloth_gap_least:
-        return _finding("cloth gap", "warn", f"the cloth counts for little: {text}", remedy, evidence)
+        text = f"the cloth counts for little: {text}"
+        return _finding("cloth gap", "warn", text, "train on" if age.early else f"train on, or {remedy}", evidence)
     if age.early:
         advice = "too early to tell: cloths are learned suddenly; train on and look again"
         return _finding("cloth gap", "warn", f"the cloth makes no difference yet: {text}", advice, evidence)
@@ -299,14 +300,13 @@ def judge_time(found: Measurement, age: Age, thresholds: Thresholds) -> list[Fin
 
 
 def _telling(patient: Patient) -> Measurement | None:
-    """The measurement, unless it can tell nothing about conditions: errors that are no numbers, or a net that has
-    learned nothing and says the same to everything, which is for the yardsticks to say."""
+    """The measurement, unless it can tell nothing about conditions: errors that are no numbers, or a net that is no
+    better than copying, which is for the yardsticks to say: nobody uses a condition before that."""
     found = measured(patient, on=examined_on(patient))
     if found is None or not found.finite:
         return None
-    says_one_thing = not any(any(found.moved(name)) for name in found.changed if name not in TIMES)
     copying = float(np.mean(found.quarters())) / ruler_of(patient).mean("pass_through")
-    return None if says_one_thing and copying >= patient.thresholds.copying else found
+    return found if copying < patient.thresholds.copying else None
 
 
 def _severed(name: str, what: str, age: Age, evidence: dict[str, Any]) -> Finding:

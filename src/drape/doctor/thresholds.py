@@ -77,7 +77,8 @@ class Thresholds:
     mask_own_margin: float = 0.03
     mask_background: float = 0.8
     mask_chest: float = 0.5
-    # contract, pose: shares missing, of people without; distances as shares of the picture; of own and others'; sides; joints in the mask
+    # contract, pose: shares missing, of people without; distances, as shares of the picture, from the file, from labels,
+    # over other people's; left against right; margin of joints in the mask
     pose_missing: float = 0.3
     pose_null: float = 0.05
     pose_file: float = 0.01
@@ -121,13 +122,15 @@ class Thresholds:
     cloth_ratio_high: float = 10.0
     cloth_ratio_least: float = 1e-4
     # updates: median |change| / |weight| at the full rate; gradient against that of the mean loss; highest rate of the
-    # run over optim.lr; what weight decay alone leaves of a weight
+    # run over optim.lr; what weight decay alone leaves of a weight, and the decays that are then told, and that kill
     step_low: float = 1e-5
     step_high: float = 0.1
     gradient_cosine: float = 0.999
     gradient_norm: float = 0.01
     peak_rate: float = 0.5
-    shrink: float = 0.05
+    shrink: float = 0.3
+    decay_high: float = 2.0
+    decay_most: float = 6.0
     # averages: off their formula, over how far the weights have come; a net made of weights against the one trained
     average_error: float = 1e-3
     view_error: float = 1e-3
@@ -157,7 +160,7 @@ class Thresholds:
     rate_batch: int = 8
     rate_stuck: float = 0.9
     rate_better: float = 0.1
-    rate_far_low: float = 30.0
+    rate_far_low: float = 100.0
     rate_far_high: float = 10.0
     rate_peak: float = 0.5
     # what a trained net does: how it is measured
@@ -200,7 +203,8 @@ class Thresholds:
     ema_ratio: float = 1.02
     ema_ratio_most: float = 1.5
     # weights: root mean square over that of the start
-    weight_growth: float = 100.0
+    weight_growth: float = 20.0
+    weight_growth_most: float = 100.0
     weight_shrink: float = 0.1
     # sample quality: error over that of one prediction out of noise
     sample_factor: float = 4.0
