@@ -32,6 +32,7 @@ KIND = ["--search", "optim.kind=choice:adamw,sgd"]
         ([*LR, "--sampler", "grid"], "cannot enumerate optim.lr"),
         ([*KIND, "--sampler", "grid", "--trials", "3"], "the grid has 2 points"),
         ([*LR], "people"),  # no such folder of data
+        ([*LR, "--exclude", "nobody.txt"], "nobody.txt is missing, expected a list of ids"),
     ],
 )
 def test_what_cannot_work_is_one_line_and_leaves_nothing(

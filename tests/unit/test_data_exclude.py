@@ -10,7 +10,7 @@ from drape.data.exclude import num_excluded, read_excluded, without
 from drape.data.viton_hd import VitonHD
 from drape.errors import ConfigError, DataError
 from drape.presets import tiny
-from drape.training.origin import check_origin, origin_of
+from drape.training.origin import check_origin, excluded_by, origin_of
 from drape.training.sources import Source, open_readers
 
 PEOPLE = [f"p{number:02d}" for number in range(40)]
@@ -132,12 +132,16 @@ def test_a_run_goes_on_with_the_same_pairs_only(viton, tmp_path) -> None:
 
     stored = check_origin(run, origin("p00\n"), begun=False)
     assert stored["data"]["pairs"] == 3 and stored["data"]["excluded"] == 1 and stored["exclude"] == ["p00"]
+    left_out = excluded_by(run)
+    assert left_out is not None and ("p00", "p00") in left_out and ("p01", "p01") not in left_out
     check_origin(run, origin("p00 p00  # the same pair\n"), begun=True)
     for other in ("p01\n", "p00\np01\n", None):
         with pytest.raises(ConfigError, match=r"begun on other data.*the same --data and the same --exclude"):
             check_origin(run, origin(other), begun=True)
 
 
-def test_the_origin_of_a_run_without_a_list_says_nothing_of_it(viton) -> None:
+def test_the_origin_of_a_run_without_a_list_says_nothing_of_it(viton, tmp_path) -> None:
     origin = origin_of(open_readers(CONFIG, viton.write(PEOPLE[:4]).root), None, frozenset(), None)
     assert "exclude" not in origin and "excluded" not in origin["data"]
+    check_origin(tmp_path, origin, begun=False)
+    assert excluded_by(tmp_path) is None

@@ -267,6 +267,8 @@ def test_the_report_names_the_best_trial_and_how_to_train_it_again(tmp_path: Pat
     command = report.train_command(spec, best, out)
     assert command.startswith("drape train tiny --data people --out ")
     assert f"--set optim.lr={best.settings['optim.lr']}" in command
+    excluding = report.train_command(make_spec(exclude="bad.txt"), best, out)
+    assert excluding == command.replace(" --set", " --exclude bad.txt --set", 1)
     content = json.loads((out / "results.json").read_text())
     assert content["best"]["number"] == best.number
     assert content["best"]["validation"]["score"] == best.score

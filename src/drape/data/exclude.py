@@ -72,6 +72,11 @@ def read_excluded(path: Path) -> Excluded:
         raise DataError(f"{path} is missing, expected a list of ids to exclude. Check the path.") from error
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{path} is not readable text. Write one id to a line, in UTF-8.") from error
+    return parse_excluded(path, lines)
+
+
+def parse_excluded(path: Path, lines: Sequence[str]) -> Excluded:
+    """The list in these lines, which `path` names in messages.  Raises DataError for a line of more than two words."""
     return Excluded(path, tuple(_entries(path, lines)))
 
 

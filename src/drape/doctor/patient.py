@@ -13,6 +13,7 @@ import torch
 
 from drape.conditioning import with_low_res
 from drape.config import RunConfig
+from drape.data.exclude import Excluded
 from drape.data.loader import Reader, collate
 from drape.data.part import Part
 from drape.data.sample import TryOnBatch
@@ -145,9 +146,16 @@ def part_of(config: RunConfig, readers: Sequence[Reader], *, most: int = MOST_PA
     return load_source(config, parts, workers=workers, cache_folder=None, quiet=True, sides=sides)
 
 
-def patient_of(config: RunConfig, root: Path, *, device: str = "auto", thresholds: Thresholds | None = None) -> Patient:
-    """A patient before training.  Raises DataError for data that cannot be read."""
-    readers = open_readers(config, root)
+def patient_of(
+    config: RunConfig,
+    root: Path,
+    *,
+    device: str = "auto",
+    thresholds: Thresholds | None = None,
+    excluded: Excluded | None = None,
+) -> Patient:
+    """A patient before training, without the pairs of a list.  Raises DataError for data that cannot be read."""
+    readers = open_readers(config, root, excluded)
     return Patient(
         config=config,
         thresholds=thresholds or Thresholds(),

@@ -23,7 +23,7 @@ from drape.errors import CheckpointError, ConfigError
 from drape.nets.low_rank import merged_tensors
 from drape.nets.parallel_unet import ParallelUNet
 from drape.training import records
-from drape.training.origin import remembered_data
+from drape.training.origin import excluded_by, remembered_data
 from drape.training.state import view
 
 YARDSTICKS_FILE = "yardsticks.json"
@@ -46,7 +46,9 @@ def open_run(
     if found is None:
         raise CheckpointError(f"{path} has no checkpoint yet. Train it further, or examine its preset before training.")
     config = _config(run)
-    patient = patient_of(config, _data(run, root), device=device, thresholds=thresholds)
+    data = _data(run, root)
+    excluded = excluded_by(run) if str(data.absolute()) == remembered_data(run) else None  # of this data only
+    patient = patient_of(config, data, device=device, thresholds=thresholds, excluded=excluded)
     _fill(patient, found)
     patient.records = read_run(run, found.state["images_seen"])
     return patient

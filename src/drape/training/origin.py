@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from drape.checkpoint import DATA_FILE, ORIGIN_FILE, Weights
-from drape.data.exclude import Excluded, num_excluded
+from drape.data.exclude import Excluded, num_excluded, parse_excluded
 from drape.data.loader import Reader
 from drape.data.shard_places import location
 from drape.errors import CheckpointError, ConfigError
@@ -78,6 +78,15 @@ def check_origin(run: Path, origin: dict[str, Any], *, begun: bool) -> dict[str,
         length = "a number of images, without --budget" if budget_s is None else f"--budget {budget_s:g}s"
         raise ConfigError(f"{run} was begun with {length}. Repeat that to go on, or choose another --out.")
     return stored
+
+
+def excluded_by(run: Path) -> Excluded | None:
+    """The list of pairs that a run has left out; None where it has left out none."""
+    try:
+        lines = json.loads((run / ORIGIN_FILE).read_text(encoding="utf-8"))["exclude"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return parse_excluded(run / ORIGIN_FILE, lines)
 
 
 def remember_data(run: Path, data: str | Path) -> None:
