@@ -11,9 +11,9 @@ import pytest
 from PIL import Image
 
 from drape.doctor.examine import Examination
-from drape.doctor.figures import OF_FINDING, of_findings, windows
+from drape.doctor.figures import windows
 from drape.doctor.finding import Finding
-from drape.doctor.page import draw_page, write_page
+from drape.doctor.page import OF_FINDING, draw_page, of_findings, write_page
 from drape.doctor.patient import Patient, RunRecords
 from drape.doctor.verdict import Verdict
 from drape.presets import preset
@@ -28,6 +28,15 @@ def picture() -> str:
 
 
 EVIDENCE = {
+    "overfit fixed": {"loss": [1.0, 0.5, 0.01]},
+    "overfit fresh": {
+        "steps": [10, 20], "quarters": [[0.5, 0.3, 0.2, 0.1], [0.4, 0.2, 0.1, 0.05]], "wiener": [0.6, 0.2, 0.1, 0.02],
+        "strip": [dict.fromkeys(("person", "cloth", "right", "truth", "other", "wrong"), picture())],
+    },
+    "learning rate": {
+        "lr": 1e-3, "steps": 60,
+        "rates": [{"lr": lr, "loss": loss} for lr, loss in ((3e-4, 0.9), (1e-3, 0.8), (3e-3, None))],
+    },
     "yardsticks": {
         "t": T, "eps": [0.5, 0.1, 0.05, 0.01], "low": [0.4, 0.09, 0.04, 0.009], "high": [0.6, 0.11, 0.06, 0.011],
         "wiener": [0.6, 0.2, 0.1, 0.02], "pass_through": [0.9, 0.6, 0.4, 0.1], "online": None,
@@ -105,7 +114,7 @@ class Page(HTMLParser):
 
 def test_every_finding_with_a_figure_is_drawn_from_its_evidence(examination) -> None:
     assert EVIDENCE.keys() == OF_FINDING.keys()
-    assert len(of_findings(examination.findings)) == len(EVIDENCE)
+    assert len(of_findings(examination.findings)) == sum(map(len, OF_FINDING.values()))
 
 
 def test_the_page_is_whole_and_fetches_nothing(examination, patient) -> None:

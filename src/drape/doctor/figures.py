@@ -1,6 +1,6 @@
 """The figures of the doctor's page: one function per finding that has something to show, from its evidence alone."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 from typing import TYPE_CHECKING, Any
@@ -9,7 +9,6 @@ import numpy as np
 
 from drape.doctor import pictures
 from drape.doctor.drawing import BLUE, GREEN, ORANGE, PINK, below, line, percents, svg
-from drape.doctor.finding import Finding
 from drape.nets.parts import SUB_NETS
 from drape.plotting_axes import log_scale, short
 from drape.training.records import Record
@@ -272,24 +271,3 @@ def attention(evidence: Mapping[str, Any]) -> Figure | None:
         caption=caption,
         wide=True,
     )
-
-
-OF_FINDING: dict[str, Callable[[Mapping[str, Any]], Figure | None]] = {
-    "yardsticks": levels,
-    "cloth gap": cloth_gap,
-    "conditions": conditions,
-    "guidance": guidance,
-    "cloth swap": cloth_swap,
-    "attention": attention,
-}
-"""Figures by the name of the finding whose evidence they show, in the order of the page."""
-
-
-def of_findings(findings: Sequence[Finding]) -> list[Figure]:
-    """What can be shown of these findings."""
-    by_name = {finding.name: finding for finding in findings}
-    drawn = [draw(by_name[name].evidence) for name, draw in OF_FINDING.items() if by_name.get(name, NONE).evidence]
-    return [figure for figure in drawn if figure is not None]
-
-
-NONE = Finding(status="ok", name="", found="")

@@ -1,18 +1,32 @@
 """The doctor's report as one web page: verdict, figures, every finding; nothing is fetched."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from html import escape
 from pathlib import Path
 from string import Template
+from typing import Any
 
 import drape
-from drape.doctor import figures
+from drape.doctor import figures, figures_before
 from drape.doctor.examine import Examination
 from drape.doctor.figures import Figure
 from drape.doctor.finding import Finding
 from drape.doctor.patient import Patient
 from drape.doctor.verdict import Name
 from drape.storage import write_atomic
+
+OF_FINDING: dict[str, tuple[Callable[[Mapping[str, Any]], Figure | None], ...]] = {
+    "overfit fixed": (figures_before.overfit_fixed,),
+    "overfit fresh": (figures_before.overfit_fresh, figures_before.overfit_pictures),
+    "learning rate": (figures_before.learning_rate,),
+    "yardsticks": (figures.levels,),
+    "cloth gap": (figures.cloth_gap,),
+    "conditions": (figures.conditions,),
+    "guidance": (figures.guidance,),
+    "cloth swap": (figures.cloth_swap,),
+    "attention": (figures.attention,),
+}
+"""Figures by the name of the finding whose evidence they show, in the order of the page."""
 
 TEMPLATE = Path(drape.__file__).with_name("assets") / "doctor.html"
 TONES: dict[Name, str] = {"HEALTHY": "good", "UNDERTRAINED": "warn", "TRUE PLATEAU": "warn"}
@@ -60,8 +74,15 @@ def _facts(patient: Patient) -> dict[str, str]:
     return facts
 
 
+def of_findings(findings: Sequence[Finding]) -> list[Figure]:
+    """What can be shown of these findings."""
+    evidence = {finding.name: finding.evidence for finding in findings if finding.evidence}
+    drawn = [draw(evidence[name]) for name, each in OF_FINDING.items() if name in evidence for draw in each]
+    return [figure for figure in drawn if figure is not None]
+
+
 def _figures(found: Examination, patient: Patient) -> str:
-    drawn: list[Figure] = figures.of_findings(found.findings)
+    drawn: list[Figure] = of_findings(found.findings)
     if patient.records is not None:
         records = patient.records
         more = (
