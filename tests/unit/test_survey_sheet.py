@@ -11,6 +11,7 @@ from PIL import Image
 
 from drape.config import RunConfig, override
 from drape.data.parse_labels import PALETTE
+from drape.data.pose import COCO_IN_BODY25
 from drape.diffusion.prediction import add_noise
 from drape.errors import ConfigError, DataError
 from drape.presets import mini_64, preset, tiny
@@ -161,7 +162,6 @@ def test_a_mask_that_comes_with_the_data_is_compared_with_the_computed_one(viton
     [
         ("image/{}.jpg", {"person", "mask over person", "agnostic", "pose", "cloth on person"}),
         ("cloth/{}.jpg", {"cloth", "cloth on person"}),
-        ("cloth-mask/{}.jpg", {"cloth on person"}),
         ("image-parse-v3/{}.png", {"mask over person", "agnostic", "parse", "cloth on person"}),
         ("openpose_json/{}_keypoints.json", {"mask over person", "agnostic", "pose"}),
     ],
@@ -175,6 +175,31 @@ def test_what_is_missing_is_an_empty_cell_that_names_it(viton, file: str, empty:
         assert f"{file.format(IDS[0])} is missing" in cells[title].absent
     shown = show_set(root, ids=IDS[:2])
     assert shown.pairs == ((IDS[0], IDS[0]), (IDS[1], IDS[1]))
+
+
+def test_without_a_cloth_mask_its_outline_is_found_in_the_photo(viton) -> None:
+    root = viton.write(IDS).root
+    (root / "train" / "cloth-mask" / f"{IDS[0]}.jpg").unlink()
+    cells = look_at(root)
+    assert cells["cloth"].lines == ("128x96", f"cloth-mask/{IDS[0]}.jpg is missing")
+    assert cells["cloth on person"].lines == (SPLINE, "outline found in the photo")
+
+
+def test_a_dresscode_folder_is_shown_too(tmp_path: Path, parse: np.ndarray, joints: np.ndarray) -> None:
+    base = tmp_path / "dresscode" / "upper_body"
+    for folder in ("images", "label_maps", "keypoints"):
+        (base / folder).mkdir(parents=True)
+    for suffix in "01":
+        rgb = np.random.default_rng(0).integers(0, 256, (*parse.shape, 3), dtype=np.uint8)
+        Image.fromarray(rgb).save(base / "images" / f"000001_{suffix}.jpg", format="PNG")
+    Image.fromarray(np.where(parse == 5, np.uint8(4), np.uint8(0))).save(base / "label_maps" / "000001_4.png")
+    rows = joints[list(COCO_IN_BODY25)] * [4, 4, 1]
+    points = [[*row, 0.0] if row[2] else [-1, -1, 0, -1] for row in rows.tolist()]
+    (base / "keypoints" / "000001_2.json").write_text(json.dumps({"keypoints": points}))
+    (base / "train_pairs.txt").write_text("000001_0.jpg\t000001_1.jpg\n")
+    shown = show_set(base.parent)
+    assert (shown.source, shown.pairs) == ("dresscode/upper_body", (("000001", "000001"),))
+    assert shown.stages == ("mini-64", "small-128")
 
 
 @pytest.mark.parametrize("file", ["image/{}.jpg", "cloth-mask/{}.jpg", "openpose_json/{}_keypoints.json"])

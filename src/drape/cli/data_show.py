@@ -60,7 +60,7 @@ def _show(
         raise ConfigError(
             f"the sheet is {shown.picture.height} pixels high, a .webp at most {WEBP_SIDE}. Write a .png."
         )
-    write_whole([(path, shown.picture.save)])
+    write_whole([(path, lambda part: shown.picture.save(part, quality=92, subsampling=0))])  # thin coloured lines
     print(f"{shown.source}, {shown.licence}: {len(shown.pairs)} of {shown.total:,} {setting} pairs of {split}")
     print(f"pairs: {', '.join(person if person == cloth else f'{person} in {cloth}' for person, cloth in shown.pairs)}")
     print(f"nets: {', '.join(shown.stages)}")

@@ -14,6 +14,7 @@ from jaxtyping import Bool, Float, UInt8
 from numpy import ndarray
 from PIL import Image
 
+from drape.data.cloth_mask import mask_of_photo
 from drape.data.dresscode import DressCode
 from drape.data.files import Folders, read_warp
 from drape.data.images import read_mask, read_rgb, size_of
@@ -240,14 +241,14 @@ def see_warp(look: Look) -> Cell:
     if path is not None:
         warp = look._alike(path, read_warp(path)).astype(np.float32)
         return Cell(title=title, picture=_laid(look, _warped(look.cloth, warp)), lines=("true warp",))
-    lacking = [kind for kind in ("cloth_mask", "parse") if look.find(kind) is None]
-    if lacking:
-        return Cell(title=title, absent="; ".join(map(look.wanted, lacking)))
+    if look.parse is None:
+        return Cell(title=title, absent=look.wanted("parse"))
     splined = _splined(look)
     if splined is None:
         return Cell(title=title, absent="no outline to fit: the parse has no upper clothes, or the cloth mask is empty")
-    words = (SPLINE,) if look.person_id == look.cloth_id else (SPLINE, "where the old cloth is")
-    return Cell(title=title, picture=_laid(look, splined), lines=words)
+    words = ["outline found in the photo"] * (look.cloth_mask is None)
+    words += ["where the old cloth is"] * (look.person_id != look.cloth_id)
+    return Cell(title=title, picture=_laid(look, splined), lines=(SPLINE, *words))
 
 
 def see_counterfactual(look: Look) -> Cell:
@@ -334,10 +335,11 @@ def _warped(cloth: Rgb, warp: Float[ndarray, "h w 2"]) -> UInt8[ndarray, "h w 4"
 
 def _splined(look: Look) -> UInt8[ndarray, "h w 4"] | None:
     """The same by a spline, found at about the size that is shown."""
-    assert look.cloth is not None and look.cloth_mask is not None and look.parse is not None
+    assert look.cloth is not None and look.parse is not None
     size, cloth_size = _shown(look.parse.shape[:2]), _shown(look.cloth.shape[:2])
+    mask = mask_of_photo(look.cloth) if look.cloth_mask is None else look.cloth_mask
     worn = is_any(resize_labels(look.parse, size), UPPER_CLOTHES)
-    cloth = drape_over(resize_rgb(look.cloth, cloth_size), resize_mask(look.cloth_mask, cloth_size), worn)
+    cloth = drape_over(resize_rgb(look.cloth, cloth_size), resize_mask(mask, cloth_size), worn)
     return None if cloth is None else np.dstack([cloth, np.uint8(255) * worn])
 
 

@@ -227,7 +227,7 @@ def _head(
     count = f"split {split}: {len(reader.ids):,} {setting} pairs"
     facts = (
         (f"source: {reader.source}", f"licence: {reader.licence}", count, shown),
-        (f"people {sizes[0]}", f"clothes {sizes[1]}", "height x width", *nets),
+        (f"people {sizes[0]} (height x width)", f"clothes {sizes[1]}", *nets),
     )
     return Head(title=root.resolve().name, facts=facts, keys=keys, notes=NOTES)
 
