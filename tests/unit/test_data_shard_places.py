@@ -14,6 +14,7 @@ import pytest
 
 from drape.data import shard_places
 from drape.data.loader import stream
+from drape.data.shard_index import load_index
 from drape.data.shard_places import Folder, Kept, Remote, location, place_of
 from drape.data.shard_writer import Packing, pack
 from drape.data.shards import Shards
@@ -129,12 +130,13 @@ def test_workers_read_an_address_too(people, memory) -> None:
     assert all((a.need("person") == b.need("person")).all() for a, b in zip(*batches, strict=True))
 
 
-def test_random_access_fetches_one_sample_and_no_more(people, memory, fetched) -> None:
+def test_random_access_fetches_one_sample_and_no_more(people, packed, memory, fetched) -> None:
     shards = Shards(memory)
     fetched.clear()
     assert equal(shards, people, [7])
     (file, start, length), *repeated = fetched
-    row = shards.part.shards[1].samples[3]
+    (part,) = load_index((packed / "index.json").read_bytes(), "packed")
+    row = part.shards[1].samples[3]
     assert repeated == [] and file == "train-paired-000001.tar"
     assert start == row.offsets[0] and length == row.offsets[2] + row.sizes[2] - start
 

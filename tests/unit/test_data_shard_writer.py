@@ -10,6 +10,7 @@ import pytest
 
 from drape.data import shard_folder, shard_format, shard_writer
 from drape.data.reader import FolderReader
+from drape.data.shard_index import load_index
 from drape.data.shard_writer import Packing, pack
 from drape.data.shards import Shards, is_packed
 from drape.data.viton_hd import VitonHD
@@ -304,6 +305,28 @@ def test_no_two_processes_pack_into_one_folder(people, tmp_path) -> None:
     assert pack([people], out, SMALL).samples == len(IDS)
 
 
+def test_what_no_reader_would_accept_is_not_packed(viton, tmp_path) -> None:
+    viton.write(["a", "b\x01c"])
+    assert r"cannot be packed with 'b\x01c'" in refused([reader(viton)], tmp_path / "out", kind=ConfigError)
+    viton.write(["a", "b"])
+    (viton.root / "dataset.json").write_text('{"licence": "' + "x" * 2000 + '"}')
+    assert "licence: string should have at most 1000" in refused([reader(viton)], tmp_path / "out", kind=ConfigError)
+    (viton.root / "dataset.json").unlink()
+    huge = reader(viton, size=(16_000, 12_000))
+    said = refused([huge], tmp_path / "out", kind=ConfigError)
+    assert "has size 16000x12000, expected height and width of at most 64,000,000 pixels. Take a smaller size" in said
+    assert not (tmp_path / "out").exists()
+
+
+def test_notes_of_an_unfinished_packing_that_are_damaged_are_named(viton, people, tmp_path) -> None:
+    out = tmp_path / "out"
+    (viton.root / "train" / "image" / f"{IDS[9]}.jpg").write_bytes(b"")
+    refused([people], out)
+    for content in ("", "[]", "{}", '{"settings": 1, "packing": {}}'):
+        (out / ".unfinished" / "train-paired.json").write_text(content)
+        assert f"train-paired.json is damaged. Delete {out} and pack again" in refused([people], out)
+
+
 @pytest.mark.parametrize("bad", [{"shard_bytes": 10}, {"level": 10}, {"level": -1}])
 def test_packings_that_cannot_work_are_refused(bad) -> None:
     with pytest.raises(ConfigError):
@@ -316,7 +339,8 @@ def test_names_that_no_tar_could_hold_are_shortened_in_keys_and_kept_in_the_inde
     pack([people], tmp_path / "out", Packing())
     shards = Shards(tmp_path / "out")
     assert shards.ids == people.ids == [(name, name) for name in names]
-    keys = [row.key for row in shards.part.shards[0].samples]
+    (part,) = load_index((tmp_path / "out" / "index.json").read_bytes(), "out")
+    keys = [row.key for row in part.shards[0].samples]
     assert keys == ["0000000-a_b_c", "0000001-_ml_ut___", "0000002-" + "x" * 48]
     assert shards[1].person_id == names[1]
 

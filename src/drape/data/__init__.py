@@ -9,5 +9,6 @@ transforms     resizing, and the one conversion to [-1, 1]
 viton_hd       reader for VITON-HD / HR-VITON folders (mannequin folders are such)
 dresscode      reader for DressCode folders
 cloth_mask     the mask of a cloth photographed on any background
+shards         reader for data packed into tars by shard_writer; shard_* are its parts
 loader         order, cache, mirror images and batches for a training run
 """

@@ -33,7 +33,7 @@ class State:
         self.others = [each for each in indexed if each.name != part.name]
         self.own = next((each for each in indexed if each.name == part.name), None)
         if self.head.exists():
-            _check_same(out, json.loads(self.head.read_bytes()), part)
+            _check_same(out, _read_head(self.head), part)
             entries = [load_shard(path.read_bytes()) for path in self.folder.glob(f"{part.name}-*.tar.json")]
         else:
             if self.own is not None:
@@ -126,6 +126,15 @@ def disk_errors(out: Path) -> Iterator[None]:
         ) from error
 
 
+def _read_head(path: Path) -> dict[str, Any]:
+    try:
+        head = json.loads(path.read_bytes())
+        _ = {**head["settings"], **head["packing"]}
+    except (ValueError, KeyError, TypeError) as error:
+        raise DataError(f"{path} is damaged. Delete {path.parent.parent} and pack again.") from error
+    return dict(head)
+
+
 def _check_same(out: Path, found: Mapping[str, Any], part: Part) -> None:
     """Raises ConfigError if the folder holds this part in another form."""
     for section in ("settings", "packing"):
@@ -133,8 +142,8 @@ def _check_same(out: Path, found: Mapping[str, Any], part: Part) -> None:
             if found[section].get(name) != value:
                 _refuse(out, name, found[section].get(name), value)
     for name, value in part.head.items():
-        if found[name] != value:
-            _refuse(out, name, found[name], value)
+        if found.get(name) != value:
+            _refuse(out, name, found.get(name), value)
 
 
 def _refuse(out: Path, name: str, found: object, value: object) -> None:

@@ -10,7 +10,6 @@ import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Annotated, Any, Literal, NamedTuple
 
 import numpy as np
@@ -21,7 +20,7 @@ from drape.data.images import MAX_PIXELS
 from drape.data.sample import ClothKind
 from drape.data.shard_format import MEMBERS, largest
 from drape.data.transforms import Size
-from drape.errors import DataError
+from drape.errors import ConfigError, DataError
 
 FILE = "index.json"
 FORMAT, VERSION = "drape shards", 1
@@ -102,10 +101,11 @@ class Part:
         """Everything but the shards."""
         return {name: value for name, value in vars(self).items() if name != "shards"}
 
-    @cached_property
+    @property
     def fingerprint(self) -> str:
-        """A digest of what a reader of this part reads."""
-        return hashlib.sha256("".join(_part_lines(self)).encode()).hexdigest()
+        """A digest of what a reader of this part reads: of how it was packed, and of the digests of its shards."""
+        said = [self.head, [(shard.name, shard.sha256) for shard in self.shards]]
+        return hashlib.sha256(json.dumps(said).encode()).hexdigest()
 
     def size_of(self, array: str) -> Size:
         """(height, width) of a stored image."""
@@ -124,6 +124,8 @@ class _Document:
 
 _DOCUMENT: TypeAdapter[_Document] = TypeAdapter(_Document)
 _SHARD: TypeAdapter[Shard] = TypeAdapter(Shard)
+_PART: TypeAdapter[Part] = TypeAdapter(Part)
+_IDS: TypeAdapter[list[tuple[Word, Word]]] = TypeAdapter(list[tuple[Word, Word]])
 
 
 class Table(NamedTuple):
@@ -184,6 +186,20 @@ def load_index(content: bytes, place: str) -> list[Part]:
     return parts
 
 
+def check_packable(part: Part, ids: Sequence[tuple[str, str]]) -> None:
+    """Raises ConfigError for a part, still without shards, that no reader would accept."""
+    try:
+        _PART.validate_json(json.dumps({**part.head, "shards": []}))
+        _IDS.validate_python(list(ids))
+    except ValidationError as error:
+        found = repr(error.errors(include_url=False)[0]["input"])[:80]
+        raise ConfigError(
+            f"{part.name} cannot be packed with {found} ({_first(error)}). Change or rename it."
+        ) from error
+    for problem in _size_problems(part):
+        raise ConfigError(f"{part.name} cannot be packed: it {problem}. Take a smaller size.")
+
+
 def table_of(part: Part) -> Table:
     """The numbers of all samples of a part."""
     rows = [row for shard in part.shards for row in shard.samples]
@@ -211,11 +227,9 @@ def _check(part: Part, place: str) -> None:
 
 
 def _problems(part: Part) -> Iterator[str]:
-    for name in ("size", "cloth_size"):
-        if _size(part.settings, name) is None:
-            found = repr(part.settings.get(name))
-            yield f"has {name} {found[:60]}, expected [height, width] of at most {MAX_PIXELS:,} pixels"
-            return
+    for problem in _size_problems(part):
+        yield problem
+        return
     if not part.shards:
         yield "has no shard"
         return
@@ -228,6 +242,13 @@ def _problems(part: Part) -> Iterator[str]:
     limits = [largest(part.size_of(name)) for name in part.members] + [100_000]  # the words come last
     for shard in part.shards:
         yield from (f"lists {shard.name}, of which {problem}" for problem in _shard_problems(shard, limits))
+
+
+def _size_problems(part: Part) -> Iterator[str]:
+    for name in ("size", "cloth_size"):
+        if _size(part.settings, name) is None:
+            found = plain(part.settings.get(name))
+            yield f"has {name} {found[:60]}, expected height and width of at most {MAX_PIXELS:,} pixels"
 
 
 def _shard_problems(shard: Shard, limits: Sequence[int]) -> Iterator[str]:

@@ -24,7 +24,7 @@ from drape.data.reader import FolderReader
 from drape.data.sample import TENSOR_FIELDS
 from drape.data.shard_folder import State, alone, claim, disk_errors
 from drape.data.shard_format import WORDS, encode, member_names, png_settings, tar_end, tar_member
-from drape.data.shard_index import Part, Row, Shard, known_settings
+from drape.data.shard_index import Part, Row, Shard, check_packable, known_settings
 from drape.data.shard_places import Folder
 from drape.data.shards import UNFINISHED, digest_of
 from drape.errors import ConfigError, DataError
@@ -248,7 +248,7 @@ def _empty_part(reader: FolderReader, packing: Packing) -> Part:
     if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.]{0,60}", split):
         raise ConfigError(f"split {split!r} cannot be part of a file name. Rename it in letters and digits.")
     stored = stored_names(reader.fields, has_original=reader.setting == "counterfactual")
-    return Part(
+    part = Part(
         split=split,
         setting=reader.setting,
         source=reader.source,
@@ -260,6 +260,8 @@ def _empty_part(reader: FolderReader, packing: Packing) -> Part:
         members=member_names(stored, reader.cloth_kind),
         shards=[],
     )
+    check_packable(part, reader.ids)
+    return part
 
 
 def _in_tar(index: int, pair: tuple[str, str], contents: Sequence[bytes], part: Part, start: int) -> tuple[Row, bytes]:

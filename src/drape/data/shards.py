@@ -7,6 +7,7 @@ compared with what is asked for.  Every member is checked against its CRC-32 whe
 import hashlib
 import zlib
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -53,17 +54,19 @@ class Shards:
         most_bytes: int = CACHE_BYTES,
     ) -> None:
         place = place_of(where)
-        self.part = _part(place, split, setting, repack)
+        part = _part(place, split, setting, repack)
         self.split, self.setting = split, setting
-        self.fields = tuple(self.part.fields if fields is None else fields)
-        _check_settings(self.part, place.name, self.fields, expected or {}, repack)
-        self.ids = [pair for shard in self.part.shards for pair in shard.ids]
-        self.source, self.licence, self.cloth_kind = self.part.source, self.part.licence, self.part.cloth_kind
+        self.fields = tuple(part.fields if fields is None else fields)
+        _check_settings(part, place.name, self.fields, expected or {}, repack)
+        self.ids = [pair for shard in part.shards for pair in shard.ids]
+        self.source, self.licence, self.cloth_kind = part.source, part.licence, part.cloth_kind
         self._stored = stored_names(self.fields, has_original=setting == "counterfactual")
-        columns = {name: number for number, name in enumerate(self.part.members)}
+        columns = {name: number for number, name in enumerate(part.members)}
         self._wanted = {name: columns[name] for name in self._stored if name in columns}
-        self._table = table_of(self.part)
-        self._ends = np.cumsum([len(shard.samples) for shard in self.part.shards])
+        self._table = table_of(part)
+        self._ends = np.cumsum([len(shard.samples) for shard in part.shards])
+        # The rows are in the table now, where they take a tenth of the memory.
+        self.part = replace(part, shards=[replace(shard, samples=[]) for shard in part.shards])
         for shard in self.part.shards:
             found = place.size(shard.name)
             if found is not None and found != shard.bytes:
