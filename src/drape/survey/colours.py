@@ -24,6 +24,10 @@ LEAST_PAIRS = 6
 """Fewer say nothing about what is usual."""
 REFERENCES = 512
 """Other clothes that a person is compared with; of a larger set this many, spread over it."""
+BLOCK = 2048
+"""Rows of distances that are held in memory at once."""
+MOST_OPENED = 500
+"""Clear outliers whose cloth is opened once more; of a set with more of them nobody needs to know each in detail."""
 SHADE = (0.65, 1.25)
 """How much darker or lighter (in L*, a* and b* alike) a cloth may be when worn."""
 LEAST_SPREAD = 0.5
@@ -79,9 +83,13 @@ class Colours:
     @cached_property
     def closer(self) -> Float[ndarray, " n"]:
         chosen = np.unique(np.linspace(0, len(self.facts) - 1, min(REFERENCES, len(self.facts))).astype(int))
-        others = _distances(self.worn, self.cloth[chosen]) < self.own[:, None] - 1e-6
-        same = self._cloth_numbers[:, None] == self._cloth_numbers[chosen]
-        return (others & ~same).sum(axis=1) / np.maximum((~same).sum(axis=1), 1)
+        shares: list[Float[ndarray, " b"]] = []
+        for first in range(0, len(self.facts), BLOCK):
+            rows = slice(first, first + BLOCK)
+            better = _distances(self.worn[rows], self.cloth[chosen]) < self.own[rows, None] - 1e-6
+            other = self._cloth_numbers[rows, None] != self._cloth_numbers[chosen]
+            shares.append((better & other).sum(axis=1) / np.maximum(other.sum(axis=1), 1))
+        return np.concatenate(shares)
 
     @cached_property
     def usual(self) -> tuple[float, float]:
@@ -109,9 +117,14 @@ class Colours:
     def exchanged(self, limits: Limits) -> list[tuple[int, int]]:
         """Two persons, each in a cloth that suits the other one much better."""
         odd = np.flatnonzero((self.score >= 2) & (self.own >= limits.mismatch_distance))
+        odd = np.sort(odd[np.argsort(-self.score[odd], kind="stable")[:BLOCK]])
         near = self.usual[0] + 1.5 * self.usual[1]
         suits = _distances(self.worn[odd], self.cloth[odd]) <= near
-        return [(int(odd[i]), int(odd[j])) for i, j in np.argwhere(suits & suits.T).tolist() if i < j]
+        found: dict[int, int] = {}
+        for first, second in odd[np.argwhere(np.triu(suits & suits.T, 1))].tolist():
+            if not {first, second} & {*found, *found.values()}:
+                found[first] = second
+        return list(found.items())
 
     def best_for(self, index: int) -> tuple[str, float]:
         """(id, distance) of the cloth that suits a person best."""
@@ -193,18 +206,20 @@ def _outliers(root: Path, colours: Colours, limits: Limits) -> list[Problem]:
         what += f"{colours.own[one]:.0f} and {colours.own[other]:.0f} apart, exchanged they fit"
         problems.append(_problem("mismatched pair", what, "Exchange the two clothes.", [first, second]))
     swapped: list[PairFacts] = []
-    for index in sorted(flagged):
-        each = colours.facts[index]
-        if _swapped_fits(root, each, colours):
-            swapped.append(each)
-            continue
-        best, near = colours.best_for(index)
+    for number, index in enumerate(sorted(flagged)):
+        each, detail = colours.facts[index], ""
+        if number < MOST_OPENED:
+            if _swapped_fits(root, each, colours):
+                swapped.append(each)
+                continue
+            best, near = colours.best_for(index)
+            detail = f", {best} best ({near:.0f})"
         problems.append(
             _problem(
                 "mismatched pair",
                 f"{each.person_id} of {each.split} wears other colours than cloth {each.cloth_id}: they are "
                 f"{colours.own[index]:.0f} apart, usual is {colours.usual[0]:.0f}; {colours.closer[index]:.0%} of the "
-                f"other clothes suit better, {best} best ({near:.0f})",
+                f"other clothes suit better{detail}",
                 REMEDY,
                 [each],
             )
