@@ -44,7 +44,7 @@ def check_overfit_fixed(patient: Patient) -> list[Finding]:
     """The same pairs, noise levels and noise at every step: an optimiser that works drives the loss to nothing.
 
     evidence   steps, loss (of each step, in units of a silent net's), grad_norm, lr, moved (median relative change of
-               the weights), unmoved and left_out (names of tensors)
+               the weights), unmoved, frozen and left_out (names of tensors)
     """
     short, losses = _same_again(patient)
     status, found, remedy = _judge_fixed(short, losses, patient.thresholds)
@@ -55,6 +55,7 @@ def check_overfit_fixed(patient: Patient) -> list[Finding]:
         "lr": short.config.optim.lr,
         "moved": short.moved(),
         "unmoved": short.unmoved(),
+        "frozen": short.frozen(),
         "left_out": short.left_out(),
     }
     return [Finding(status=status, name="overfit fixed", found=found, remedy=remedy, tier="B", evidence=evidence)]
@@ -113,10 +114,9 @@ def _judge_fixed(short: Short, losses: Sequence[float], limits: Thresholds) -> J
     optim = short.config.optim
     if short.fault:
         return "FAIL", f"diverged after {len(losses)} steps: {short.fault}", _lower(optim)
-    if short.still():
-        return "FAIL", f"no weight has changed in {len(losses)} steps", _no_step()
-    if short.left_out():
-        return "FAIL", _left_out(short), "put every trainable tensor into the optimiser; look for requires_grad"
+    untrained = _untrained(short)
+    if untrained is not None:
+        return untrained
     last, moved = min(losses[-10:]), short.moved()
     words = f"loss {last:.3f} of a silent net's after {len(losses)} steps on one batch"
     if last <= limits.overfit_fixed_loss:
@@ -169,11 +169,7 @@ def _judge_fresh(found: ByHeart, limits: Thresholds) -> Judgement:
     short, optim = found.short, found.short.config.optim
     if short.fault:
         return "FAIL", f"diverged after {len(short.records)} steps: {short.fault}", _lower(optim)
-    if short.still():
-        return "FAIL", f"no weight has changed in {len(short.records)} steps", _no_step()
-    if short.left_out():
-        return "FAIL", _left_out(short), "put every trainable tensor into the optimiser; look for requires_grad"
-    return _loss(found) or _inputs(found) or _learned(found, limits) or _drawn(found, limits)
+    return _untrained(short) or _loss(found) or _inputs(found) or _learned(found, limits) or _drawn(found, limits)
 
 
 def _loss(found: ByHeart) -> Judgement | None:
@@ -254,10 +250,22 @@ def _where(name: str) -> str:
     return "look at the conditions in the loss and at the layer that reads them"
 
 
-def _left_out(short: Short) -> str:
-    names = short.left_out()
+def _untrained(short: Short) -> Judgement | None:
+    """Whether there are weights that nobody trains."""
+    steps = len(short.records)
+    if short.frozen():
+        return "FAIL", f"{_names(short, short.frozen())} frozen", "look for requires_grad"
+    if short.still():
+        return "FAIL", f"no weight has changed in {steps} steps", _no_step()
+    if short.left_out():
+        found = f"{_names(short, short.left_out())} not in the optimiser: in {steps} steps they never move"
+        return "FAIL", found, "give build_optimizer every trainable parameter"
+    return None
+
+
+def _names(short: Short, names: list[str]) -> str:
     more = f" and {len(names) - 2} more" if len(names) > 2 else ""
-    return f"{len(names)} of {len(short.start)} tensors never move: {', '.join(names[:2])}{more}"
+    return f"{len(names)} of {len(short.start)} tensors ({', '.join(names[:2])}{more}) are"
 
 
 def _still(short: Short) -> str:

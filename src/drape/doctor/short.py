@@ -53,10 +53,15 @@ class Short:
         now = dict(self.state.net.named_parameters())
         return [name for name, was in self.start.items() if torch.equal(was, now[name].detach())]
 
+    def frozen(self) -> list[str]:
+        """Tensors that ask for no gradient."""
+        return [name for name, p in self.state.net.named_parameters() if not p.requires_grad]
+
     def left_out(self) -> list[str]:
-        """Unmoved tensors that should have moved: frozen, or with a gradient that the optimiser makes no use of."""
-        now = dict(self.state.net.named_parameters())
-        return [name for name in self.unmoved() if not now[name].requires_grad or _has_gradient(now[name])]
+        """Unmoved tensors that have a gradient and are not in the optimiser."""
+        held = {id(p) for group in self.state.optimizer.param_groups for p in group["params"]}
+        named = dict(self.state.net.named_parameters())
+        return [name for name in self.unmoved() if _has_gradient(named[name]) and id(named[name]) not in held]
 
 
 def short_config(config: RunConfig, *, batch_size: int, warmup_steps: int) -> RunConfig:
