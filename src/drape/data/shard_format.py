@@ -1,12 +1,13 @@
 """The bytes of a packed sample: the members that a shard, a plain tar in the WebDataset layout, holds of it.
 
 Images are PNG, so that any tool looks into a shard, and their pixels are stored, not compressed: a PNG of level 0
-leaves a decoder nothing to do but copy.  Samples per second of one slow core at 128x96, person, cloth and mask
-decoded, batched and turned into floats, and kilobytes of a sample, mannequins:
+leaves a decoder nothing to do but copy.  Samples per second of processor time on one core at 128x96, person, cloth and
+mask decoded, batched and turned into floats, while the core was shared and once while it was idle, and bytes of a
+sample in its tar, of mannequins:
 
-level 0, no filter          2,070   87 kB
-level 1, rows subtracted      860   31 kB
-level 6, rows subtracted      840   29 kB
+level 0, no filter          1,110   2,070   91 kB
+level 1, rows subtracted      690     860   35 kB
+level 6, rows subtracted      700           32 kB
 
 Raw arrays (.npy) would be hardly faster, and no viewer shows them.  Bytes of level 0 depend on no library: they are
 the same everywhere and for ever, while compressed ones are those of one release of zlib.  Every decoder gives the same

@@ -39,7 +39,7 @@ class Packing:
     """How samples are written.
 
     shard_bytes   a shard is closed before it would be larger; one sample is never divided
-    level         of compression of the images, 0 to 9; at 0 they load more than twice as fast  [shard_format]
+    level         of compression of the images, 0 to 9; at 0 they load about twice as fast  [shard_format]
     workers       processes; the bytes do not depend on it
     """
 
