@@ -27,8 +27,8 @@ def check_yardsticks(patient: Patient) -> list[Finding]:
     """11: the error per noise level, held against copying the noisy image and against the best linear filter.
 
     evidence: t, log_snr, eps, low, high (95 % of the mean over pairs), online (eps of the online weights, or None),
-    wiener, pass_through: curves over the levels; ratios: eps over wiener by quarter of t; copying: mean error over that
-    of copying
+    wiener, pass_through: curves over the levels; ratios: eps over wiener by quarter of t; copying: error over that of
+    copying, median of the quarters
     """
     found = measured(patient, on=examined_on(patient))
     if found is None:
@@ -51,7 +51,7 @@ def judge_yardsticks(
     if not found.finite:
         text = f"the error of eps is {np.mean(quarters)}"
         return _finding("yardsticks", "FAIL", text, "lower optim.lr, and begin again", {"means": "BROKEN"})
-    copying = float(np.mean(quarters)) / ruler.mean("pass_through")
+    copying = share_of_copying(found, ruler)
     ratios = [error / best for error, best in zip(quarters, wiener, strict=True)]
     mean = float(np.mean(quarters)) / ruler.mean("wiener")
     text = (
@@ -75,6 +75,15 @@ def judge_yardsticks(
         text += f"; quarter {worst} ({'least' if worst == 0 else 'most' if worst == 3 else 'medium'} noise) lags behind"
         remedy = "give that noise more weight (diffusion.target=v, diffusion.weighting=clipped-snr), or train on"
     return _finding("yardsticks", status, text, remedy, evidence)
+
+
+def share_of_copying(found: Measurement, ruler: Yardsticks) -> float:
+    """The error of eps over that of copying, the median of the quarters of t.
+
+    Not of the mean error: a net that says x0 has its error divided by sigma, which is nearly all of it at little noise.
+    """
+    shares = [error / copied for error, copied in zip(found.quarters(), ruler.quarters("pass_through"), strict=True)]
+    return float(np.median(shares))
 
 
 def curves(found: Measurement, ruler: Yardsticks) -> dict[str, Any]:
@@ -305,7 +314,7 @@ def _telling(patient: Patient) -> Measurement | None:
     found = measured(patient, on=examined_on(patient))
     if found is None or not found.finite:
         return None
-    copying = float(np.mean(found.quarters())) / ruler_of(patient).mean("pass_through")
+    copying = share_of_copying(found, ruler_of(patient))
     return found if copying < patient.thresholds.copying else None
 
 
