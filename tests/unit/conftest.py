@@ -1,7 +1,10 @@
 """What several unit tests share: a small folder in the VITON-HD layout, drawn by code."""
 
 import json
+import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -80,6 +83,12 @@ def viton(tmp_path: Path) -> VitonFolder:
     return VitonFolder(tmp_path / "viton")
 
 
+@pytest.fixture(scope="session")
+def noise_people(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Eight people of noise in the VITON-HD layout; only to be read."""
+    return VitonFolder(tmp_path_factory.mktemp("noise") / "viton").write([f"p{number}" for number in range(8)]).root
+
+
 @pytest.fixture
 def joints() -> np.ndarray:
     """BODY_25 joints (25, 3) of a person standing in 128x96."""
@@ -90,3 +99,16 @@ def joints() -> np.ndarray:
 def parse() -> np.ndarray:
     """CIHP labels (128, 96) of the same person."""
     return drawn_parse()
+
+
+@pytest.fixture
+def plant(monkeypatch: pytest.MonkeyPatch) -> Callable[[Any, Any], None]:
+    """Replaces a function in every module of drape that has it by name."""
+
+    def planted(original: Any, wrong: Any) -> None:
+        for name, module in list(sys.modules.items()):
+            if name.startswith("drape."):
+                for attribute in [key for key, value in vars(module).items() if value is original]:
+                    monkeypatch.setattr(module, attribute, wrong)
+
+    return planted

@@ -33,6 +33,7 @@ FOLLOWS: dict[str, tuple[str, ...]] = {
     "pairing": ("files", "sampling inputs"),
     "files": ("flip", "agnostic", "sampling inputs"),
     "agnostic": ("sampling inputs",),
+    "pose": ("sampling inputs",),
     "mask": ("agnostic", "sampling inputs", "overlap"),
     "low res": ("sampling inputs",),
 }  # fmt: skip

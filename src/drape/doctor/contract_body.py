@@ -4,7 +4,7 @@ import numpy as np
 from numpy import ndarray
 
 from drape.data import parse_labels as labels
-from drape.doctor.contract_shown import Problem, Shown, apart, as_bytes, judged, share
+from drape.doctor.contract_shown import Evidence, Problem, Shown, apart, as_bytes, judged, share
 from drape.doctor.finding import Finding
 from drape.survey import measures
 
@@ -32,7 +32,7 @@ def check_pose(shown: Shown) -> Finding:
     """
     pose, limits = shown.record["pose"][shown.firsts], shown.thresholds
     seen = pose[..., 2] > 0
-    evidence: dict[str, float | None] = {"missing": float(1 - seen.mean()), "null": float((~seen.any(axis=1)).mean())}
+    evidence: Evidence = {"missing": float(1 - seen.mean()), "null": float((~seen.any(axis=1)).mean())}
     if not seen.any():
         return _null_pose(shown, evidence)
     problems = []
@@ -61,14 +61,14 @@ def check_pose(shown: Shown) -> Finding:
     return judged("pose", problems, f"{1 - (evidence['missing'] or 0):.0%} of the joints found{where}", evidence)
 
 
-def _null_pose(shown: Shown, evidence: dict[str, float | None]) -> Finding:
+def _null_pose(shown: Shown, evidence: Evidence) -> Finding:
     if shown.config.data.pose == "null":
         return judged("pose", [], "none, as the config asks (data.pose=null)", evidence)
     text = "no sample has a single joint, though the config reads them (data.pose=read)"
     return judged("pose", [Problem("FAIL", text, "Restore openpose_json, or set data.pose=null.")], "", evidence)
 
 
-def _joints_of_files(shown: Shown, evidence: dict[str, float | None]) -> list[Problem]:
+def _joints_of_files(shown: Shown, evidence: Evidence) -> list[Problem]:
     """Problems of the joints against those in the files."""
     rows = [row for row, plain in shown.files.items() if plain.pose is not None]
     if not rows:
@@ -105,7 +105,7 @@ def distance_of(pose: ndarray, other: ndarray) -> float:
     return float(away[seen | also].mean())
 
 
-def _joints_on_labels(shown: Shown, evidence: dict[str, float | None]) -> list[Problem]:
+def _joints_on_labels(shown: Shown, evidence: Evidence) -> list[Problem]:
     """Problems of the joints against the labels of the same picture."""
     limits = shown.thresholds
     rows = [row for row in shown.parsed if (shown.record["pose"][row][:, 2] > 0).any()]
@@ -137,7 +137,7 @@ def _joints_on_labels(shown: Shown, evidence: dict[str, float | None]) -> list[P
     return []
 
 
-def _by_the_mask(shown: Shown, evidence: dict[str, float | None]) -> list[Problem]:
+def _by_the_mask(shown: Shown, evidence: Evidence) -> list[Problem]:
     """Without labels: elbows and wrists lie in the mask, which was made from them."""
     rows = [row for row in shown.firsts if (shown.record["pose"][row][:, 2] > 0).any()][: shown.thresholds.coloured]
     masks, poses = shown.record["agnostic_mask"] > 0.5, shown.record["pose"]
@@ -196,7 +196,7 @@ def check_flip(shown: Shown) -> Finding:
     drawn = np.where(shown.drawn_flip, 1, -1)
     reference = np.where(known, person, drawn)
     mirrored = float((person[known] > 0).mean()) if known.any() else 0.0
-    evidence: dict[str, float | None] = {"share": mirrored}
+    evidence: Evidence = {"share": mirrored}
     broken = []
     for name, state in states.items():
         disagrees = (state != 0) & (state != reference)
@@ -248,7 +248,7 @@ def _sides_only(pose: ndarray) -> ndarray:
     return found
 
 
-def _flips_of_files(shown: Shown, evidence: dict[str, float | None]) -> list[Problem]:
+def _flips_of_files(shown: Shown, evidence: Evidence) -> list[Problem]:
     """Problems that lie on disk, or between disk and record: pictures that fit their files, or labels, in a mirror."""
     problems = []
     for name, side in (("person", "target"), ("cloth", "cloth")):

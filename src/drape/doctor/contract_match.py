@@ -5,7 +5,7 @@ from numpy import ndarray
 
 from drape.data import parse_labels as labels
 from drape.doctor.contract_files import SMOOTH
-from drape.doctor.contract_shown import Problem, Shown, apart, as_bytes, judged, share, thumbs
+from drape.doctor.contract_shown import Evidence, Problem, Shown, apart, as_bytes, judged, share, thumbs
 from drape.doctor.finding import Finding
 from drape.survey import measures
 
@@ -24,7 +24,7 @@ def check_colour_order(shown: Shown) -> Finding:
     with the cloth's channels reversed.
     """
     limits = shown.thresholds
-    evidence: dict[str, float] = {}
+    evidence: Evidence = {}
     turned = []
     for name, (found, expected) in _beside_files(shown).items():
         same, back = apart(found, expected), apart(found[..., ::-1], expected)
@@ -39,7 +39,7 @@ def check_colour_order(shown: Shown) -> Finding:
     return judged("colour order", problems, f"RGB: {warm} of the people", evidence)
 
 
-def _order_by_sight(shown: Shown, evidence: dict[str, float]) -> list[Problem]:
+def _order_by_sight(shown: Shown, evidence: Evidence) -> list[Problem]:
     """Problems that the pictures themselves show, whatever their files say."""
     limits = shown.thresholds
     skin = [warm for row in shown.firsts if (warm := _skin(shown, row)) is not None]
@@ -119,7 +119,7 @@ def check_resize(shown: Shown) -> Finding:
 
     evidence: NAME, the mean difference in levels of 255 for each way to shrink.
     """
-    evidence: dict[str, dict[str, float]] = {}
+    evidence: Evidence = {}
     problems = []
     for name, side in (("person", "target"), ("cloth", "cloth")):
         ways: dict[str, list[float]] = {}
@@ -184,7 +184,7 @@ def check_pairing(shown: Shown) -> Finding:
     together, and odd: the share of the pairs that are less alike than 30 % of the exchanged ones.
     """
     limits = shown.thresholds
-    evidence: dict[str, float] = {}
+    evidence: Evidence = {}
     problems: list[Problem] = []
     for name in ("person", "cloth"):
         strangers = evidence[f"strangers_{name}"] = _strangers(shown, name)
@@ -224,7 +224,7 @@ def _strange(found: ndarray, expected: ndarray, names: list[tuple[str, ...]]) ->
     return float(((other < 0.5 * own) & (own > 4 / 127.5)).mean())
 
 
-def _by_colour(shown: Shown, setting: str, evidence: dict[str, float]) -> tuple[Problem | None, str]:
+def _by_colour(shown: Shown, setting: str, evidence: Evidence) -> tuple[Problem | None, str]:
     """What the colours of clothes and of what is worn say about the pairs of a setting."""
     limits = shown.thresholds
     colours = worn_colours(shown, shown.of(setting)[: limits.coloured])

@@ -17,6 +17,7 @@ from drape.doctor.contract_shown import (
     LOOP,
     STEP,
     Arrays,
+    Evidence,
     Problem,
     Shown,
     Spy,
@@ -69,7 +70,7 @@ def check_sampling_inputs(patient: Patient, shown: Shown) -> Finding:
     """
     clean = replace(patient.config, noise_aug=NoiseAugConfig(), precision="fp32")
     problems: list[Problem] = []
-    evidence: dict[str, Any] = {}
+    evidence: Evidence = {}
     words = []
     for way in _ways(patient, shown, clean):
         if way.refused:
@@ -199,7 +200,7 @@ def how_it_differs(found: ndarray, expected: ndarray) -> str:
     return " (sharper: picked pixels instead of an average)" if sharp[0] > 1.05 * sharp[1] else ""
 
 
-def _bundled(patient: Patient, shown: Shown, evidence: dict[str, Any]) -> list[Problem]:
+def _bundled(patient: Patient, shown: Shown, evidence: Evidence) -> list[Problem]:
     """A bundled cloth as `drape try-on` prepares it, against its own file: here pictures always shrink."""
     config = patient.config
     if config.data.fit != "whole" or config.data.cloth_kind != "flat" or not bundled.clothes():
@@ -221,7 +222,7 @@ def _bundled(patient: Patient, shown: Shown, evidence: dict[str, Any]) -> list[P
     return [Problem("FAIL", text + cause, SAME)]
 
 
-def _levels(patient: Patient, shown: Shown, evidence: dict[str, Any]) -> list[Problem]:
+def _levels(patient: Patient, shown: Shown, evidence: Evidence) -> list[Problem]:
     """The sampler's noise augmentation has a label that training draws, or that of clean images."""
     config = patient.config
     batch = patient.source.pairs(patient.source.sides[0][:2])
@@ -303,7 +304,7 @@ def check_low_res(patient: Patient, shown: Shown) -> Finding | None:
     config = patient.config
     if not config.net.low_res:
         return None
-    evidence: dict[str, float] = {"noised": config.noise_aug.train_max}
+    evidence: Evidence = {"noised": config.noise_aug.train_max}
     found, size = shown.record["low_res"], config.low_res_size
     if found.shape[1:3] != size:
         text = f"low_res is {found.shape[1]}x{found.shape[2]}, expected {size[0]}x{size[1]} (height x width)"

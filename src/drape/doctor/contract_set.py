@@ -11,7 +11,7 @@ import numpy as np
 from numpy import ndarray
 
 from drape.doctor.contract_files import Folder
-from drape.doctor.contract_shown import Problem, Shown, judged, pictures, share, thumbs
+from drape.doctor.contract_shown import Evidence, Problem, Shown, judged, pictures, share, thumbs
 from drape.doctor.finding import Finding
 from drape.doctor.patient import Patient
 from drape.training.sources import Source
@@ -33,7 +33,7 @@ def check_overlap(patient: Patient, shown: Shown) -> Finding:
     """
     whole = replace(patient.source, readers=patient.readers, cached=None, divided=None)
     sides = [{whole.joined.ids[index][0] for index in side} for side in whole.sides]
-    evidence: dict[str, float] = {"trained": len(sides[0]), "held": len(sides[1])}
+    evidence: Evidence = {"trained": len(sides[0]), "held": len(sides[1])}
     problems = _held_out(patient, shown, sides, evidence)
     test = _test_people(patient)
     if test:
@@ -52,7 +52,7 @@ def check_overlap(patient: Patient, shown: Shown) -> Finding:
     return judged("overlap", problems, f"{sound}, nobody twice", evidence)
 
 
-def _held_out(patient: Patient, shown: Shown, sides: list[set[str]], evidence: dict[str, float]) -> list[Problem]:
+def _held_out(patient: Patient, shown: Shown, sides: list[set[str]], evidence: Evidence) -> list[Problem]:
     trained, held = sides
     kept = {patient.source.joined.ids[index][0] for index in patient.source.sides[1]} | (held - trained)
     shared = sorted(trained & held)

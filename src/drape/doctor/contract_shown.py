@@ -35,6 +35,8 @@ READER = "Look at how samples are put together to batches."
 LOOP: Any = loop  # the loss is looked up where the training loop finds it
 NAMES = ("person", "cloth", "agnostic", "low_res")
 
+Evidence = dict[str, Any]
+"""Plain data, see Finding; each check's docstring names what is in it."""
 Arrays = dict[str, ndarray]
 """By field: images (n, h, w, 3), agnostic_mask (n, h, w), pose and cloth_pose (n, 18, 3)."""
 

@@ -8,7 +8,7 @@ from numpy import ndarray
 
 from drape.data import parse_labels as labels
 from drape.data.sample import TryOnBatch
-from drape.doctor.contract_shown import LOOP, STEP, Problem, Shown, Spy, apart, judged, quiet_draws, share
+from drape.doctor.contract_shown import LOOP, STEP, Evidence, Problem, Shown, Spy, apart, judged, quiet_draws, share
 from drape.doctor.finding import Finding, Status
 from drape.doctor.patient import Patient
 from drape.survey import measures
@@ -28,7 +28,7 @@ def check_range(shown: Shown) -> Finding:
     of the standard deviations, difference of the means.
     """
     problems: list[Problem] = []
-    evidence: dict[str, float] = {}
+    evidence: Evidence = {}
     names = [name for name in shown.names if name != "low_res"]  # which has a check of its own
     for name in names:
         values = shown.rows[name]
@@ -91,8 +91,8 @@ def _against_files(shown: Shown, name: str) -> tuple[float, float] | None:
     found = shown.record[name][rows]
     if name == "agnostic":
         found, expected = found * (1 - mask), expected * (1 - mask)
-        if mask.mean() > 0.99:
-            return None  # a full mask leaves nothing to compare
+        if min(found.std(), expected.std()) < shown.thresholds.std_none:
+            return None  # a full mask, or an inverted one, leaves nothing to compare
     return float(found.std() / max(float(expected.std()), 1e-6)), float(found.mean() - expected.mean())
 
 
@@ -201,7 +201,7 @@ def check_mask(patient: Patient, shown: Shown) -> Finding:
     elif odd:
         text = f"the masks of {len(odd)} of {len(covered)} pairs are empty or full, such as {shown.pairs[odd[0]][0]}"
         problems.append(Problem("warn", text, "Look at their parse and joints, or leave these pairs out."))
-    evidence: dict[str, float | None] = {"coverage": coverage}
+    evidence: Evidence = {"coverage": coverage}
     found, words = _mask_place(shown, evidence)
     problems += found
     weight = shown.config.diffusion.mask_weight
@@ -215,7 +215,7 @@ def check_mask(patient: Patient, shown: Shown) -> Finding:
     return judged("mask", problems, f"{coverage:.0%} of the picture, {words}", evidence)
 
 
-def _mask_place(shown: Shown, evidence: dict[str, float | None]) -> tuple[list[Problem], str]:
+def _mask_place(shown: Shown, evidence: Evidence) -> tuple[list[Problem], str]:
     """Problems of where the masks lie, and words for where they do."""
     limits, masks = shown.thresholds, shown.record["agnostic_mask"] > 0.5
     rows = [row for row in shown.parsed if np.isin(shown.parsed[row], labels.UPPER_CLOTHES).any()]
@@ -229,7 +229,7 @@ def _mask_place(shown: Shown, evidence: dict[str, float | None]) -> tuple[list[P
     match, others = _matches(shown, rows)
     evidence |= {"cloth": cloth, "background": ground, "match": match, "match_of_others": others}
     words = f"{cloth:.0%} of the worn cloth and {ground:.0%} of the background"
-    if cloth < limits.mask_cloth and ground > cloth:
+    if cloth < limits.mask_cloth and ground > 0.5:
         return [Problem("FAIL", f"the masks cover {words}: they are inverted", POLARITY)], words
     if cloth < limits.mask_cloth:
         return [Problem("FAIL", f"the masks cover {words}: they are too small, or elsewhere", HIDE)], words

@@ -220,11 +220,12 @@ def _drops_problem(
     if wanted == 0:
         text = "no image loses its conditions, so guidance asks the net for what it never saw"
         return "warn", text, "Use --set condition_drop=0.1, or sample with guidance 1."
+    trained = sorted(name for name in lost if lost[name].any())
     never = sorted(name for name in lost if not lost[name].any())
-    asked = frozenset.intersection(*null)
-    if count and [name for name in lost if (name in asked) != bool(lost[name].any())]:
-        text = f"guidance sets {', '.join(sorted(asked & lost.keys())) or 'nothing'} to 0, training never does so "
-        return "FAIL", f"with {', '.join(never) or 'those alone'}", together
+    asked = sorted(frozenset.intersection(*null) & lost.keys())
+    if count and asked != trained:
+        text = f"guidance sets {', '.join(asked) or 'nothing'} to 0, training {', '.join(trained)}"
+        return "FAIL", text, together
     if count and never:
         return "FAIL", f"training never drops {', '.join(never)}: guidance cannot act on it", together
     if chance < RARE:

@@ -171,7 +171,7 @@ def _fit(x_t: Tensor, person: Tensor, eps: Tensor) -> Tensor:
 def asked_of(patient: Patient, guidance: float) -> dict[str, list[Call]]:
     """What each sampler asks of the net, by the sampler's name."""
     config = patient.config
-    count = max(2, min(16, 2**14 // math.prod(config.resolution)))
+    count = max(2, min(8, 2**13 // (3 * math.prod(config.resolution))))
     conditions = any_conditions(config, count).to(patient.device)
     calls: dict[str, list[Call]] = {}
     for sampler in SAMPLERS:

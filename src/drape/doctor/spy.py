@@ -91,9 +91,12 @@ class Call:
 
 
 class Oracle(StandIn):
-    """Says what the run's target is for the clean image that `guess` names, by formulas of the doctor's own."""
+    """Says what the run's target is for the clean image that `guess` names, by formulas of the doctor's own.
 
-    def __init__(self, config: RunConfig, conditions: Conditions, guess: Guess) -> None:
+    conditions   what is to be sampled with; None where neither they nor the calls matter, and nothing is written down
+    """
+
+    def __init__(self, config: RunConfig, conditions: Conditions | None, guess: Guess) -> None:
         super().__init__(config.net)
         self.target, self.conditions, self.guess = config.diffusion.target, conditions, guess
         self.calls: list[Call] = []
@@ -108,30 +111,36 @@ class Oracle(StandIn):
         self, x_t: Image, log_snr: PerSample, conditions: Conditions, cloth_features: ClothFeatures | None = None
     ) -> Image:
         """The target for the image guessed at this level; every row is written down."""
-        given = self.conditions.take(torch.arange(len(x_t)) % len(self.conditions))
-        null = ~_same(given, conditions)
         a, s = predictor.amplitudes(log_snr.float())
+        null = self._null(conditions)
         x0 = self.guess(x_t, a, s, null)
         eps = (x_t - a * x0) / s
-        right = torch.ones_like(null)
-        if cloth_features is not None:
-            found = cloth_features.blocks[0].keys.flatten(1)
-            right = (found == conditions.cloth.flatten(1)).all(dim=1)
-        zero = zero_fields(conditions)
-        for row in range(len(x_t)):
-            self.calls.append(
-                Call(
-                    step=self.asked,
-                    level=log_snr[row].item(),
-                    noise=eps[row].square().mean().sqrt().item(),
-                    null=bool(null[row]),
-                    zero=frozenset(name for name, rows in zero.items() if rows[row]),
-                    training=self.training,
-                    cloth=bool(right[row]),
-                )
-            )
-        self.asked += 1
+        if self.conditions is not None:
+            self._note(eps, log_snr, conditions, null, cloth_features)
         return predictor.encode(self.target, Prediction(x0, eps), log_snr.float())
+
+    def _null(self, conditions: Conditions) -> Tensor:
+        """(b,) whether a row has other conditions than those given."""
+        if self.conditions is None:
+            return torch.zeros(len(conditions), dtype=torch.bool)
+        rows = torch.arange(len(conditions), device=conditions.agnostic.device) % len(self.conditions)
+        return ~_same(self.conditions.take(rows), conditions)
+
+    def _note(
+        self, eps: Image, log_snr: PerSample, conditions: Conditions, null: Tensor, features: ClothFeatures | None
+    ) -> None:
+        right = torch.ones_like(null)
+        if features is not None:
+            right = (features.blocks[0].keys.flatten(1) == conditions.cloth.flatten(1)).all(dim=1)
+        zero = zero_fields(conditions)
+        names = [frozenset(name for name, rows in zero.items() if rows[row]) for row in range(len(eps))]
+        noise = eps.flatten(1).square().mean(dim=1).sqrt()
+        rows = zip(log_snr.tolist(), noise.tolist(), null.tolist(), names, right.tolist(), strict=True)
+        self.calls += [
+            Call(step=self.asked, level=level, noise=size, null=other, zero=zeros, training=self.training, cloth=same)
+            for level, size, other, zeros, same in rows
+        ]
+        self.asked += 1
 
 
 def zero_fields(conditions: Conditions | TryOnBatch) -> dict[str, Tensor]:

@@ -97,17 +97,17 @@ def _plain_sampled(patient: Patient, sampler: noise.Sampler) -> float:
     def guess(x_t: Image, a: Tensor, s: Tensor, null: Tensor) -> Image:
         return a * PLAIN_STD**2 * x_t / (a.square() * PLAIN_STD**2 + s.square())
 
-    _, image = _sampled(patient, sampler, 1.0, PLAIN_STEPS, guess)
+    _, image = _sampled(patient, sampler, 1.0, PLAIN_STEPS, guess, noted=False)
     return image.double().square().mean().sqrt().item() / PLAIN_STD
 
 
 def _sampled(
-    patient: Patient, sampler: noise.Sampler, guidance: float, steps: int, guess: Guess
+    patient: Patient, sampler: noise.Sampler, guidance: float, steps: int, guess: Guess, *, noted: bool = True
 ) -> tuple[Oracle, Image]:
     """(the oracle as it was asked, two images)."""
     config = patient.config
     conditions = any_conditions(config, 2).to(patient.device)
-    oracle = Oracle(config, conditions, guess).to(patient.device)
+    oracle = Oracle(config, conditions if noted else None, guess).to(patient.device)
     how = SamplingConfig(sampler=sampler, steps=steps, guidance=guidance)
     return oracle, sampling.sample(oracle, config, conditions, [0, 1], how)
 

@@ -29,6 +29,8 @@ from drape.training.state import TrainState, fresh_net
 HEAD = 64
 """Numbers of each tensor that are followed."""
 ENDLESS = 10**12
+SLOW = 6
+"""Updates at most in fp16 on a CPU, where one takes seconds; a gradient reaches every layer within five."""
 FUSED = {"to_kv": ("keys", "values"), "tokens_to_kv": ("keys", "values"), "to_qkv": ("queries", "keys", "values")}
 """Weights that are several in one, by the last part of a layer's name."""
 
@@ -56,7 +58,8 @@ class Update:
 class Trial:
     """A short training, and what was seen of it.
 
-    start      trainable tensors before the first update
+    start      trainable tensors before the first update, on the CPU
+    state      after the last one, without gradients and moments
     first      heads before the first update
     reached    norms of the largest gradient of each tensor, one for each of the weights that are fused in it
     averages   by length, what an average of the heads is by formula
@@ -108,6 +111,8 @@ def run_trial(patient: Patient, updates: int, *, seed: int = 0) -> Trial:
     """So many updates from the run's first image on; `seed` is that of the global random state meanwhile."""
     config = trial_config(patient.config, patient.thresholds.trial_batch)
     engine = engine_for(patient, config)
+    if engine.device.type == "cpu" and config.precision == "fp16":
+        updates = min(updates, SLOW)
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         before = torch.random.get_rng_state()
@@ -119,6 +124,8 @@ def run_trial(patient: Patient, updates: int, *, seed: int = 0) -> Trial:
                 run_loop(state, engine, micros, partial(_after_step, trial, updates), perceptual_of(config, patient))
             except TrainingError as error:
                 trial.fault = str(error).strip()
+        state.optimizer.zero_grad(set_to_none=True)
+        state.optimizer.state.clear()
         trial.updates = [update for update in trial.updates if update.record]
         trial.seeded = bool(torch.equal(torch.random.get_rng_state(), before))
     return trial
@@ -300,7 +307,7 @@ JOINTS = ("place.weight", "place.bias", "name", "missing")
 
 
 def _copies(net: nn.Module) -> dict[str, Tensor]:
-    return {name: p.detach().clone() for name, p in net.named_parameters() if p.requires_grad}
+    return {name: p.detach().to("cpu", copy=True) for name, p in net.named_parameters() if p.requires_grad}
 
 
 def _grad(parameter: Tensor) -> Tensor:

@@ -14,6 +14,7 @@ from drape.config import RunConfig
 from drape.doctor import formulas
 from drape.doctor.finding import Finding, Status
 from drape.doctor.names import described
+from drape.doctor.noise import mean
 from drape.doctor.patient import Patient
 from drape.doctor.spy import Oracle, any_conditions, used_by
 from drape.doctor.trial import Gradient, Trial, gradient_of, heads_of, plain_gradient, run_trial, trial_config, trial_of
@@ -29,7 +30,8 @@ def check_updates(patient: Patient) -> list[Finding]:
 
     evidence   moved: updates that moved weights; rates: learning rates used; steps: median |change| / |weight| of an
                update, at the full rate; clipped: share of updates; shrink: what weight decay alone leaves of a weight
-               at the end of the run; cosine, norm: of the gradient against that of the mean loss
+               at the end of the run; cosine, norm: of the gradient against that of the mean loss; kept: its norm after
+               clipping; loss: of the updates
     """
     trial, limits = trial_of(patient), patient.thresholds
     config = trial.config
@@ -43,15 +45,20 @@ def check_updates(patient: Patient) -> list[Finding]:
         "shrink": _shrink(patient.config),
         "cosine": F.cosine_similarity(gradient.flat(), plain.flat(), dim=0).item(),
         "norm": gradient.norm / plain.norm if plain.norm else math.nan,
+        "kept": gradient.flat().norm().item(),
+        "loss": [update.record["loss"] for update in trial.updates],
     }
     problem = (
         _motion_problem(trial, evidence["moved"])
         or _rate_problem(patient, trial)
-        or _gradient_problem(patient, evidence["cosine"], evidence["norm"])
-        or _decay_problem(patient)
+        or _gradient_problem(patient, gradient, evidence)
     )
     if problem:
         return [_finding("FAIL", "updates", *problem, evidence)]
+    decays = _decay_problem(patient, evidence["shrink"])
+    if decays:
+        kills = patient.config.optim.weight_decay >= limits.decay_most
+        return [_finding("FAIL" if kills else "warn", "updates", *decays, evidence)]
     size = _median(steps[len(steps) // 2 :])
     peak = _peak(patient.config)
     text = f"each of {len(trial.updates)} updates moves every weight, by {size:.1%} of it at the full rate "
@@ -64,10 +71,6 @@ def check_updates(patient: Patient) -> list[Finding]:
         text = f"the learning rate never comes above {peak:.0%} of optim.lr: the warm-up of "
         text += f"{patient.config.optim.warmup_images:,} images is long for {patient.config.images:,}"
         return [_finding("warn", "updates", text, "Use a longer run, or a lower optim.warmup_images.", evidence)]
-    if evidence["shrink"] < limits.shrink:
-        decay = patient.config.optim.weight_decay
-        text = f"weight decay {decay:g} alone would leave {evidence['shrink']:.2g} of a weight at the end of the run"
-        return [_finding("warn", "updates", text, "Use --set optim.weight_decay=0.01, or less.", evidence)]
     return [_finding("ok", "updates", text, "", evidence)]
 
 
@@ -91,7 +94,11 @@ def _motion_problem(trial: Trial, moved: int) -> tuple[str, str] | None:
         seen = len(trial.updates[-1].seen)
         return f"{seen} micro-batches make an update, accumulate says {trial.config.accumulate}", look
     now = dict(trial.state.net.named_parameters())
-    still = [name for name, before in trial.start.items() if torch.equal(before, now[name]) and _reached(trial, name)]
+    still = [
+        name
+        for name, before in trial.start.items()
+        if torch.equal(before, now[name].detach().cpu()) and _reached(trial, name)
+    ]
     if still:
         text = f"{len(still)} of {len(now)} tensors have gradients but do not move: {described(still[0])} ({still[0]})"
         return text, "Look for them in optimizer.param_groups, and for what puts them back."
@@ -142,12 +149,18 @@ def _peak(config: RunConfig) -> float:
     return max(formulas.learning_rate(config.optim, images, progress) for progress, images in places) / config.optim.lr
 
 
-def _gradient_problem(patient: Patient, cosine: float, norm: float) -> tuple[str, str] | None:
-    limits = patient.thresholds
-    if cosine >= limits.gradient_cosine and abs(norm - 1) <= limits.gradient_norm:
-        return None
-    text = f"the gradient of a batch is not that of its mean loss: {norm:.2f} times its norm, cosine {cosine:.3f}"
-    return text, "Divide by the whole batch, add up the micro-batches, and clear gradients once an update."
+def _gradient_problem(patient: Patient, gradient: Gradient, evidence: dict[str, Any]) -> tuple[str, str] | None:
+    """(what is wrong, what to do) with the gradient of a batch, or with how it is clipped."""
+    limits, clip = patient.thresholds, patient.config.optim.grad_clip
+    cosine, norm, kept = evidence["cosine"], evidence["norm"], evidence["kept"]
+    if not (cosine >= limits.gradient_cosine and abs(norm - 1) <= limits.gradient_norm):
+        text = f"the gradient of a batch is not that of its mean loss: {norm:.2f} times its norm, cosine {cosine:.3f}"
+        return text, "Divide by the whole batch, add up the micro-batches, and clear gradients once an update."
+    due = min(gradient.norm, clip) if clip and not patient.config.optim.in_backward else gradient.norm
+    if abs(kept / max(due, 1e-12) - 1) > limits.gradient_norm:
+        text = f"a gradient of norm {gradient.norm:.3g} is clipped to {kept:.3g}, with grad_clip {clip:g} it should be"
+        return f"{text} {due:.3g}", "Clip once an update, by the norm of all gradients together."
+    return None
 
 
 def _gradients(patient: Patient) -> tuple[Gradient, Gradient]:
@@ -180,13 +193,26 @@ def _clipped(trial: Trial) -> float:
     return sum(norm > clip for norm in norms) / max(1, len(norms)) if clip else 0.0
 
 
-def _decay_problem(patient: Patient) -> tuple[str, str] | None:
-    return None
+def _decay_problem(patient: Patient, shrink: float) -> tuple[str, str] | None:
+    """(what is wrong, what to do) where decay wins: AdamW's updates hold a weight against it up to 1 / decay at most.
+
+    That is a bound for gradients that never change their sign; those of noise change it, and hold a tenth of it.
+    """
+    decay, limits = patient.config.optim.weight_decay, patient.thresholds
+    if decay < limits.decay_high or shrink > limits.shrink:
+        return None
+    text = (
+        f"weight decay {decay:g} outweighs the gradient: no weight can hold against it above {1 / decay:.2g}, and it "
+    )
+    return f"{text}alone would leave {shrink:.2g} of them at the end of the run", "Use --set optim.weight_decay=0.01."
 
 
 def _shrink(config: RunConfig) -> float:
-    """What weight decay alone would leave of a weight over the run: the product of 1 - rate * decay over its updates."""
-    return 1.0
+    """What decay alone would leave of a weight: exp(-sum of rate * decay over the updates)."""
+    updates = config.images / config.batch_size
+    places = [(place / 1000, config.images * place // 1000) for place in range(1000)]
+    rate = mean([formulas.learning_rate(config.optim, images, progress) for progress, images in places])
+    return math.exp(-rate * updates * config.optim.weight_decay)
 
 
 def _median(values: Sequence[float]) -> float:
