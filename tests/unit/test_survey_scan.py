@@ -436,6 +436,55 @@ def test_limits_are_overridden_by_name() -> None:
         override(Limits(), ["leaking=much"])
 
 
+@pytest.fixture(scope="module")
+def dresscode(clean: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same people as DressCode would have them: its suffixes, labels, and joints in 384x512."""
+    root = tmp_path_factory.mktemp("dresscode")
+    base = root / "upper_body"
+    for folder in ("images", "label_maps", "keypoints", "image-densepose"):
+        (base / folder).mkdir(parents=True)
+    names = sorted(path.stem for path in (clean / "train" / "image").iterdir())
+    for name in names:
+        number = name.removesuffix("_00")
+        shutil.copy(path_of(clean, "image", name), base / "images" / f"{number}_0.jpg")
+        shutil.copy(path_of(clean, "cloth", name), base / "images" / f"{number}_1.jpg")
+        shutil.copy(path_of(clean, "image-densepose", name), base / "image-densepose" / f"{number}_5.jpg")
+        parse = CIHP_TO_ATR[pixels(clean, "image-parse-v3", name)]
+        Image.fromarray(parse).save(base / "label_maps" / f"{number}_4.png")
+        rows = joints_of(clean, name)[[0, 1, 2, 3, 4, 5, 6, 7, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18]]
+        points = [[8 * x, 8 * y, c, i] if c else [-1, -1, 0, -1] for i, (x, y, c) in enumerate(rows.tolist())]
+        (base / "keypoints" / f"{number}_2.json").write_text(json.dumps({"keypoints": points}))
+    numbers = [name.removesuffix("_00") for name in names]
+    (base / "train_pairs.txt").write_text("".join(f"{each}_0.jpg\t{each}_1.jpg\n" for each in numbers[:8]))
+    tested = "".join(f"{each}_0.jpg\t{each}_1.jpg\n" for each in numbers[8:])
+    (base / "test_pairs_paired.txt").write_text(tested)
+    return root
+
+
+def test_a_sound_set_in_the_dresscode_layout_has_no_problem(dresscode: Path) -> None:
+    found = survey(dresscode)
+    assert [f"{each.kind}: {each.message}" for each in found.problems] == []
+    assert found.layout == "dresscode" and found.counts == {"upper_body/train": 8, "upper_body/test": 2}
+    assert {"pose off labels", "densepose agrees", "parse fit"} <= set(found.facts[0].numbers)
+
+
+def test_faults_of_the_dresscode_layout_are_named(dresscode: Path, clean: Path, tmp_path: Path) -> None:
+    root = Path(shutil.copytree(dresscode, tmp_path / "set"))
+    base = root / "upper_body"
+    shutil.copy(path_of(clean, "image-parse-v3", "00001_00"), base / "label_maps" / "00001_4.png")
+    shutil.copy(base / "keypoints" / "00004_2.json", base / "keypoints" / "00002_2.json")
+    shutil.copy(base / "image-densepose" / "00006_5.jpg", base / "image-densepose" / "00003_5.jpg")
+    (base / "images" / "00005_1.jpg").unlink()
+    found = {each.kind: each.ids for each in survey(root, splits=["upper_body"]).problems}
+    assert found == {
+        "label set": ("00001",),
+        "pose of another": ("00002",),
+        "densepose of another": ("00003",),
+        "missing file": ("00005",),
+    }
+    assert survey(root, splits=["test"]).problems == ()
+
+
 class Interrupted(Exception):
     """Stands for Ctrl-C."""
 

@@ -108,13 +108,15 @@ def _print(survey: "Survey", written: list[Path]) -> None:
 
 def _line(found: "KindOfProblem") -> str:
     """ "FAIL  kind  count: what the first is; ids  ->  remedy", in one line."""
+    from drape.survey.folders import printable
+
     first = found.problems[0]
     sign = "FAIL" if found.severity == "error" else "warn"
     names = [f"{split}/{name}" for split, name in found.pairs]
     count = len(names) or len(found.problems)
     shown = ", ".join(names[:IDS_SHOWN]) + (f" and {len(names) - IDS_SHOWN} more" if len(names) > IDS_SHOWN else "")
     where = f"; {shown}" if names else ""
-    return f"{sign}  {found.kind}  {count}: {first.message}{where}  ->  {first.remedy}"
+    return printable(f"{sign}  {found.kind}  {count}: {first.message}{where}  ->  {first.remedy}")
 
 
 def _cores() -> int:

@@ -136,7 +136,7 @@ def surplus_problems(groups: Sequence[Inventory]) -> list[Problem]:
                     message=f"{base}/{folder} holds {len(orphans)} files that belong to nobody in {lists}: "
                     f"{_some(orphans)}",
                     remedy="Name them in the list, or take them away; a run never reads them.",
-                    paths=tuple(f"{base}/{folder}/{name}" for name in orphans),
+                    paths=tuple(f"{base}/{folder}/{printable(name)}" for name in orphans),
                 )
             )
         twins = [stem for stem, count in Counter(Path(name).stem for name in names & wanted).items() if count > 1]
@@ -308,7 +308,12 @@ def _path(group: Group, kind: str, name: str, files: Files) -> str:
     return ""
 
 
+def printable(name: str) -> str:
+    """A file's name without what would break a line, a terminal or UTF-8."""
+    return "".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in name)
+
+
 def _some(names: Sequence[str], most: int = SHOWN) -> str:
     """Some names, and how many there are beyond them."""
-    shown = ", ".join(names[:most])
+    shown = ", ".join(printable(name) for name in names[:most])
     return shown + (f" and {len(names) - most} more" if len(names) > most else "")

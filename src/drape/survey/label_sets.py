@@ -27,7 +27,7 @@ def looks_like_atr(parse: Parse) -> bool | None:
         return False if parse.max() < labels.NUM_LABELS else None
     heights = _Heights(parse)
     atr = heights.of(ATR_HEAD), heights.of(ATR_UPPER, ATR_DRESS)
-    cihp = heights.of(labels.FACE), heights.of(labels.UPPER, labels.DRESS)
+    cihp = heights.of(labels.FACE), heights.of(*labels.UPPER_CLOTHES)
     is_atr, is_cihp = (head is not None and cloth is not None and head < cloth for head, cloth in (atr, cihp))
     return is_atr if is_atr != is_cihp else None
 

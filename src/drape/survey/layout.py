@@ -113,6 +113,10 @@ def find_groups(root: Path, splits: Sequence[str] = ()) -> tuple[Layout, list[Gr
 
     Raises DataError for a folder that is no data set, and for an unknown split with the nearest name.
     """
+    from drape.data.shards import is_packed
+
+    if is_packed(root):
+        raise DataError(f"{root} is packed data. Check the folder that it was packed from.")
     if not root.is_dir():
         raise DataError(f"{root} is {'a file' if root.exists() else 'missing'}, expected the folder of a data set.")
     layout, groups = _dresscode(root) or _viton(root)

@@ -34,7 +34,7 @@ _SHOULDER = (*_UPPER, labels.NECK, labels.HAIR)
 _HIP = (*_UPPER, labels.PANTS, labels.SKIRT)
 BELONGS: dict[int, tuple[int, ...]] = {
     **dict.fromkeys((0, 14, 15, 16, 17), _HEAD),
-    1: (*_UPPER, labels.NECK),
+    1: (*_UPPER, labels.NECK, labels.FACE),
     2: (*_SHOULDER, labels.RIGHT_ARM),
     3: (*_UPPER, labels.RIGHT_ARM),
     4: (*_HIP, labels.RIGHT_ARM),
@@ -157,6 +157,12 @@ def pose_misfit(pose: Pose, parse: Parse) -> float | None:
 
     0.000 to 0.002 in a sound pair; more for a pose of another person, or in the wrong place.  None without joints.
     """
+    away = label_distances(pose, parse)
+    return None if away is None else float(away.mean())
+
+
+def label_distances(pose: Pose, parse: Parse) -> Float[ndarray, " k"] | None:
+    """Distance of each visible joint from the labels it belongs on, in shares of the height; None without any."""
     distances: dict[tuple[int, ...], ndarray] = {}
     away: list[float] = []
     for joint, ids in BELONGS.items():
@@ -167,7 +173,7 @@ def pose_misfit(pose: Pose, parse: Parse) -> float | None:
             distances[ids] = _distance_to(region)
         (row,), (column,) = _pixels(pose[[joint]], parse.shape)
         away.append(max(0.0, float(distances[ids][row, column]) - 1) / parse.shape[0])
-    return float(np.mean(away)) if away else None
+    return np.array(away) if away else None
 
 
 def aligned(person: Rgb, parse: Parse, reach: float = 0.03) -> float:
@@ -205,12 +211,14 @@ def densepose_parts(densepose: Rgb) -> Parse:
     return nearness.argmax(axis=-1).astype(np.uint8)
 
 
-def parts_agree(parts: Parse, parse: Parse) -> float | None:
+def parts_agree(parts: Parse, parse: Parse, *, with_faces: bool = True) -> float | None:
     """Share of faces and bare arms of the parse that DensePose sees as heads and arms; None where there are none.
 
     0.92 and more of the same person, at 32x24 0.79; 0.1 to 0.8 of another.
+    with_faces   False for parses from ATR, whose heads have necks, which DensePose counts to the torso
     """
     face, arms = parse == labels.FACE, is_any(parse, (labels.LEFT_ARM, labels.RIGHT_ARM))
+    face &= with_faces
     total = int(face.sum() + arms.sum())
     if total < LEAST_PIXELS:
         return None

@@ -80,7 +80,7 @@ def _check_whole(look: Look, kind: str) -> None:
         look.report("blank picture", f"is one colour ({float(mean.mean()):.0f} of 255)", PHOTO_REMEDY, of=(kind,))
         return
     flat = (rgb.reshape(len(rgb), -1) == measures.GRAY).all(axis=1)[::-1]
-    rows = len(flat) if flat.all() else int(np.argmin(flat))
+    rows = 0 if flat[-1] else int(np.argmin(flat))  # a gray top is a gray background
     if rows >= max(2, round(look.limits.flat_bottom * len(rgb))):
         look.report(
             "damaged file",

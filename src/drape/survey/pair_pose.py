@@ -3,9 +3,10 @@
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float, UInt8
+from jaxtyping import Bool, Float, UInt8
 from numpy import ndarray
 
+from drape.data import parse_labels as labels
 from drape.survey import measures
 from drape.survey.look import Look
 
@@ -13,8 +14,8 @@ Joints = Float[ndarray, "18 3"]
 Pose = Float[ndarray, "18 3"]
 
 COCO_OF_BODY25 = (0, 1, 2, 3, 4, 5, 6, 7, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18)
-UPPER_JOINTS = (0, 1, 2, 3, 5, 6)
-"""COCO-18 nose, neck, shoulders and elbows."""
+UPPER_JOINTS, LOWER_JOINTS = (0, 1, 2, 3, 5, 6), (8, 9, 10, 11, 12, 13)
+"""COCO-18 nose, neck, shoulders and elbows; hips, knees and ankles."""
 OPENPOSE = "Run OpenPose on the picture again, or take the pair out of the list."
 SCALES = (1.5, 2.0, 3.0, 4.0, 6.0, 8.0, 12.0, 16.0)
 """How much smaller the picture was that OpenPose may have been run on."""
@@ -79,7 +80,7 @@ def _joints(values: Any, columns: int) -> Joints | None:
     """COCO-18 rows x, y, confidence in pixels; missing ones all zeros.  None for anything else."""
     try:
         rows = np.asarray(values, dtype=np.float64).reshape(-1, columns)[:, :3]
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return None
     if len(rows) == 25:
         rows = rows[list(COCO_OF_BODY25)]
@@ -110,16 +111,25 @@ def _pose(look: Look, kind: str, joints: Joints, size: tuple[int, int]) -> Pose 
     if _out_of_range(look, kind, far, seen, size):
         return None
     look.measure(f"{kind} visible", float(seen.sum()))
-    if kind == "joints" and sum(bool(seen[joint]) for joint in UPPER_JOINTS) < look.limits.few_joints:
+    if kind == "joints":
+        _check_count(look, seen)
+    return None if _misread(look, kind, joints, size) else _shares(joints, size)
+
+
+def _check_count(look: Look, seen: Bool[ndarray, " 18"]) -> None:
+    """Whether there are joints enough where the cloth is."""
+    is_lower = look.cloth_labels == labels.LOWER_CLOTHES
+    joints = LOWER_JOINTS if is_lower else UPPER_JOINTS
+    count = int(seen[list(joints)].sum())
+    if count < look.limits.few_joints:
+        names = "hips, knees and ankles" if is_lower else "nose, neck, shoulders and elbows"
         look.report(
             "few joints",
-            f"has {int(seen.sum())} joints, {sum(bool(seen[j]) for j in UPPER_JOINTS)} of nose, neck, shoulders and "
-            f"elbows, expected {look.limits.few_joints} of these",
+            f"has {int(seen.sum())} joints, {count} of {names}, expected {look.limits.few_joints} of these",
             OPENPOSE,
-            of=(kind,),
+            of=("joints",),
             severity="warning",
         )
-    return None if _misread(look, kind, joints, size) else _shares(joints, size)
 
 
 def _out_of_range(
@@ -150,11 +160,14 @@ def _misread(look: Look, kind: str, joints: Joints, size: tuple[int, int]) -> bo
     parse = look.small(parse, labels=True)
     if _fits(look, _shares(joints, size), parse):
         return False
+    least = 0.9 * (joints[:, 2] > 0).sum()
     for factor in SCALES:
-        if _fits(look, _shares(joints * [factor, factor, 1], size), parse):
+        pose = _shares(joints * [factor, factor, 1], size)
+        if pose[:, 2].sum() >= least and _fits(look, pose, parse):
             found = f"counts in pixels of a picture {factor:g} times as small"
             return _report_misread(look, found, f"Multiply x and y by {factor:g}.")
-    if _fits(look, _shares(joints[:, [1, 0, 2]], size), parse):
+    pose = _shares(joints[:, [1, 0, 2]], size)
+    if pose[:, 2].sum() >= least and _fits(look, pose, parse):
         return _report_misread(look, "has x and y exchanged", "Exchange x and y.")
     return False
 

@@ -46,12 +46,14 @@ def check_sides(look: Look, pose: Pose | None) -> None:
             return
         edges += [Edge("joints", "person", "another")] * 2  # a face that looks at us is worth two files
     for found in blame(edges, never=("person",)):
+        certain = sum(edge.verdict != "ok" and found.kind in (edge.first, edge.second) for edge in edges) > 1
         against = " and ".join(f"{WORDS[other]}" for other in found.against)
         look.report(
             "sides",
             f"has left and right exchanged: its {WORDS[found.kind]} disagree with the {against}",
             REMEDY,
             of=(found.kind, *(other for other in found.against if other != "person")),
+            severity="error" if certain else "warning",
         )
 
 
