@@ -77,8 +77,8 @@ class Thresholds:
     mask_own_margin: float = 0.03
     mask_background: float = 0.8
     mask_chest: float = 0.5
-    # contract, pose: shares missing, of people without; distances, as shares of the picture, from the file, from labels,
-    # over other people's; left against right; margin of joints in the mask
+    # contract, pose: shares missing, of people without; distances, as shares of the picture, from the file, from
+    # labels, over other people's; left against right; margin of joints in the mask
     pose_missing: float = 0.3
     pose_null: float = 0.05
     pose_file: float = 0.01
