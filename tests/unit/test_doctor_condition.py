@@ -51,6 +51,7 @@ def found(right: float | ndarray = 0.05, **changes: Any) -> Measurement:
         inside=np.full(PAIRS, 100.0),
         outside=np.full(PAIRS, 300.0),
         power=0.3,
+        target="eps",
         right=errors(right, moved=0.0),
         changed={
             name: errors(np.asarray(right) * (1 + np.asarray(rise)), moved=moved)

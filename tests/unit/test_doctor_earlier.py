@@ -25,7 +25,7 @@ def measurement(factor: float) -> Measurement:
     values = factor * hard * own
     right = Errors(**dict.fromkeys(("eps", "eps_in", "x0_in", "x0_out", "moved_in", "moved_out"), values))
     pixels = np.full(PAIRS, 100.0)
-    return Measurement(grid=GRID, inside=pixels, outside=pixels, power=0.3, right=right, changed={})
+    return Measurement(grid=GRID, inside=pixels, outside=pixels, power=0.3, target="eps", right=right, changed={})
 
 
 def test_a_change_of_two_percent_is_seen_among_pairs_that_differ_tenfold() -> None:

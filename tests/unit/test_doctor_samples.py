@@ -120,7 +120,7 @@ def measurement(error: float, *, spread: float = 0.1, pairs: int = 32) -> Measur
     values = error * np.exp(spread * np.random.default_rng(int(1000 * error)).standard_normal((pairs, len(grid.t))))
     right = Errors(**dict.fromkeys(("eps", "eps_in", "x0_in", "x0_out", "moved_in", "moved_out"), values))
     inside = np.full(pairs, 100.0)
-    return Measurement(grid=grid, inside=inside, outside=inside, power=0.3, right=right, changed={})
+    return Measurement(grid=grid, inside=inside, outside=inside, power=0.3, target="eps", right=right, changed={})
 
 
 def test_a_gap_beyond_chance_is_told_and_a_large_one_is_a_failure() -> None:

@@ -18,8 +18,9 @@ from drape.doctor.predictor import CLOTHS, NOTHING, TIMES
 from drape.doctor.probe import Measurement
 from drape.doctor.thresholds import Thresholds
 from drape.evaluation.yardsticks import Yardsticks
-from drape.training.validation import PROBES
+from drape.training.validation import PROBES, QUARTERS
 
+LAGS = 1.1  # of a linear filter's error in a quarter
 EXAMINE = "run 'drape doctor PRESET --data DIR', which examines data and code"
 
 
@@ -27,8 +28,8 @@ def check_yardsticks(patient: Patient) -> list[Finding]:
     """11: the error per noise level, held against copying the noisy image and against the best linear filter.
 
     evidence: t, log_snr, eps, low, high (95 % of the mean over pairs), online (eps of the online weights, or None),
-    wiener, pass_through: curves over the levels; ratios: eps over wiener by quarter of t; copying: error over that of
-    copying, median of the quarters
+    wiener, pass_through: curves over the levels, errors of eps; copying: error over that of copying, median of the
+    quarters; form: units of the rest, those of the target; ratios, mean_ratio: error over wiener by quarter of t, mean
     """
     found = measured(patient, on=examined_on(patient))
     if found is None:
@@ -47,18 +48,21 @@ def judge_yardsticks(
 
     A net worse than copying after many steps is broken, not young: it was taught something else than it is asked.
     """
-    quarters, wiener = found.quarters(), ruler.quarters("wiener")
+    form = found.form
+    quarters = found.quarters(form)
     if not found.finite:
-        text = f"the error of eps is {np.mean(quarters)}"
+        text = f"the error of {form} is {np.mean(quarters)}"
         return _finding("yardsticks", "FAIL", text, "lower optim.lr, and begin again", {"means": "BROKEN"})
     copying = share_of_copying(found, ruler)
-    ratios = [error / best for error, best in zip(quarters, wiener, strict=True)]
-    mean = float(np.mean(quarters)) / ruler.mean("wiener")
+    ratios = [error / best for error, best in zip(quarters, ruler.quarters("wiener", form), strict=True)]
+    mean = float(np.mean(quarters)) / ruler.mean("wiener", form)
     text = (
-        f"error of eps {np.mean(quarters):.4f}: {mean:.2f} of a linear filter's, by quarter of t "
+        f"error of {form} {np.mean(quarters):.4f}: {mean:.2f} of a linear filter's, by quarter of t "
         f"{' '.join(f'{ratio:.2f}' for ratio in ratios)}; {copying:.2f} of copying's ({len(found)} {on} pairs)"
     )
-    evidence = {**curves(found, ruler), "ratios": ratios, "copying": copying, "mean_ratio": mean}
+    evidence = {**curves(found, ruler), "form": form, "ratios": ratios, "copying": copying, "mean_ratio": mean}
+    # An x0 net has to draw again what the other targets copy from an image with little noise.
+    lags = [ratio > LAGS and not (q == 0 and form == "x0") for q, ratio in enumerate(ratios)]
     status: Status = "ok"
     remedy = ""
     if copying >= thresholds.copying:
@@ -69,8 +73,8 @@ def judge_yardsticks(
     elif mean >= thresholds.linear:
         status, text = "warn", f"no better than a linear filter yet: {text}"
         remedy = "train on; that is how smooth pictures are, and nothing about people or clothes"
-    elif max(ratios) > 1.1:
-        worst = int(np.argmax(ratios))
+    elif any(lags):
+        worst = max(range(QUARTERS), key=lambda q: ratios[q] * lags[q])
         status = "warn"
         text += f"; quarter {worst} ({'least' if worst == 0 else 'most' if worst == 3 else 'medium'} noise) lags behind"
         remedy = "give that noise more weight (diffusion.target=v, diffusion.weighting=clipped-snr), or train on"

@@ -109,6 +109,7 @@ class Measurement:
 
     inside    pixels in the mask of each pair: inside errors are averaged with these weights
     power     mean square of the images
+    target    what the model is trained to say
     right     the errors with every input as it should be
     changed   the same with one input changed, by its name in CHANGES; at the probes, the cloth at all levels
     """
@@ -117,6 +118,7 @@ class Measurement:
     inside: Float[ndarray, " n"]
     outside: Float[ndarray, " n"]
     power: float
+    target: Target
     right: Errors
     changed: Mapping[str, Errors]
 
@@ -132,10 +134,23 @@ class Measurement:
         found: list[float] = np.nanmean(self.right.eps, axis=0).tolist()
         return found
 
-    def quarters(self) -> list[float]:
+    def errors(self, form: str = "eps") -> list[float]:
+        """Mean square error at each level of t, as one of eps, v or x0: the same mistake in other units."""
+        levels = slice(0, self.grid.levels)
+        eps, log_snr = np.array(self.eps()[levels]), np.array(self.grid.log_snr[levels])
+        scale = {"eps": np.ones_like(eps), "v": 1 + np.exp(-log_snr), "x0": np.exp(-log_snr)}
+        found: list[float] = (eps * scale[form]).tolist()
+        return found
+
+    def quarters(self, form: str = "eps") -> list[float]:
         """The same, mean over the levels of each quarter of t."""
-        levels = self.eps()
-        return [float(np.mean([levels[column] for column in self.grid.quarter(q)])) for q in range(QUARTERS)]
+        errors = self.errors(form)
+        return [float(np.mean([errors[column] for column in self.grid.quarter(q)])) for q in range(QUARTERS)]
+
+    @property
+    def form(self) -> str:
+        """The units that errors of this target are compared in: those in which none of them is blown up."""
+        return "v" if self.target == "flow" else self.target
 
     def copying(self) -> list[float]:
         """The error of eps at each probe of who answers with the noisy image times the best factor, and no more."""
@@ -223,6 +238,7 @@ def measure(
         inside=inside,
         outside=mask[0].numel() - inside,
         power=float(pairs.need("person").double().square().mean()),
+        target=target,
         right=table.pop(""),
         changed=table,
     )
