@@ -18,11 +18,11 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "sweep": ("drape.cli.sweep", "search for settings: many runs, judged by their stable validation; resumes"),
     "ema": ("drape.cli.ema", "weights averaged over any share of a run, without training again"),
     "data": ("drape.cli.data", "look at a data set, check it, pack it into shards"),
-    "doctor": ("drape.cli.doctor", "why a run was stopped: its last batch again, watched module by module"),
+    "doctor": ("drape.cli.doctor", "why a run is flat: data, code and weights examined, a verdict, what to do next"),
     "info": ("drape.cli.info", "parameters, FLOPs, memory, licence and provenance of weights or a preset"),
 }
 
-RESUMES = ("mannequin", "train", "sweep")
+RESUMES = ("mannequin", "train", "sweep", "data")
 """Commands whose work is kept when they are interrupted; the others write at their very end, or nothing."""
 
 

@@ -214,6 +214,8 @@ def swap_gap_over_time(lines: Sequence[Mapping[str, Any]]) -> Figure | None:
         axes.axhline(0, color=COPY, linewidth=1)
         over_images(axes)
         axes.set_ylabel("cloth-swap gap")
+        low, high = axes.get_ylim()
+        axes.set_ylim(min(low, -0.005), max(high, 0.1))  # noise about zero must look like it
         percents(axes)
 
     return Figure(

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from drape.checkpoint import CONFIG_FILE
 from drape.doctor.finding import Finding
 from drape.doctor.patient import Patient
 
@@ -139,13 +140,18 @@ def _command(name: Name, patient: Patient) -> str:
             return f"{_train(patient, f'{run}-2')} --init {run} --images {2 * max(patient.images_seen, 1000)}"
         case "TRUE PLATEAU":
             lower = patient.config.optim.lr / 3
-            return f"drape train {patient.config.name} --data {patient.root} {on} --set optim.lr={lower:.1g}"
+            return f"drape train {_recipe(patient)} --data {patient.root} {on} --set optim.lr={lower:.1g}"
         case "HEALTHY":
             return f"drape plot {run}" if patient.records else _train(patient, "RUN")
 
 
 def _train(patient: Patient, out: str) -> str:
-    return f"drape train {patient.config.name} --data {patient.root} --out {out}"
+    return f"drape train {_recipe(patient)} --data {patient.root} --out {out}"
+
+
+def _recipe(patient: Patient) -> str:
+    """What to train by: the run's own settings, else its preset."""
+    return str(patient.records.folder / CONFIG_FILE) if patient.records else patient.config.name
 
 
 def _again(patient: Patient) -> str:
