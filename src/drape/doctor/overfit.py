@@ -169,7 +169,8 @@ def _judge_fresh(found: ByHeart, limits: Thresholds) -> Judgement:
     short, optim = found.short, found.short.config.optim
     if short.fault:
         return "FAIL", f"diverged after {len(short.records)} steps: {short.fault}", _lower(optim)
-    return _untrained(short) or _loss(found) or _inputs(found) or _learned(found, limits) or _drawn(found, limits)
+    trained = _untrained(short) or _loss(found) or _inputs(found) or _averaged(found)
+    return trained or _learned(found, limits) or _drawn(found, limits)
 
 
 def _loss(found: ByHeart) -> Judgement | None:
@@ -189,6 +190,14 @@ def _inputs(found: ByHeart) -> Judgement | None:
     verb = "changes" if len(cut) == 1 else "change"
     words = f"another {names} {verb} nothing in what the net says after {found.last.step} steps"
     return "FAIL", words, f"the input is cut off between data and output; {_where(cut[0])}"
+
+
+def _averaged(found: ByHeart) -> Judgement | None:
+    """Whether the averages follow the weights."""
+    if found.lag is None or found.lag <= LAGGING:
+        return None
+    words = f"after {found.last.step} steps the error of the averaged weights is {found.lag:.1f} times the last ones'"
+    return "FAIL", words, "mend the averages: samples are drawn with them"
 
 
 def _learned(found: ByHeart, limits: Thresholds) -> Judgement | None:
@@ -229,12 +238,6 @@ def _drawn(found: ByHeart, limits: Thresholds) -> Judgement:
         f"{max(found.ratios[2:]):.2f} of the best linear filter's error; drawn from noise {psnr:.1f} dB inside the "
         f"mask (other cloth {wrong:.1f}), the right cloth in {drawn.share:.0%}"
     )
-    if found.lag is not None and found.lag > LAGGING:
-        return (
-            "FAIL",
-            f"{words}; error of the averaged weights {found.lag:.1f} times the last ones'",
-            "mend the averages",
-        )
     if not psnr >= limits.overfit_psnr_db or drawn.share < limits.overfit_right:
         return "FAIL", words, "the net knows them, so the sampler or the decoding of its words is wrong"
     return "ok", words, ""
