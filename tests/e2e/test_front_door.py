@@ -15,6 +15,7 @@ from PIL import Image
 
 from drape import bundled, presets
 from drape.checkpoint import save_weights
+from drape.cli import data
 from drape.cli.main import COMMANDS, main
 from drape.config import RunConfig
 from drape.errors import ConfigError, DataError
@@ -475,7 +476,9 @@ def test_info_of_a_preset_whose_weights_are_bundled_is_about_both(capsys: pytest
 
 def examples() -> list[tuple[str, str]]:
     lines = []
-    for command, (module, _) in COMMANDS.items():
+    files = {name: module for name, (module, _) in COMMANDS.items() if name != "data"}
+    files |= {f"data {name}": module for name, (module, _) in data.COMMANDS.items()}
+    for command, module in files.items():
         text = (Path(bundled.__file__).parent / "cli" / (module.rpartition(".")[2] + ".py")).read_text(encoding="utf-8")
         block = re.search(r'^EXAMPLES = """\n(.*?)"""', text, flags=re.MULTILINE | re.DOTALL)
         assert block, f"{command} has no examples"
@@ -492,8 +495,8 @@ CHEAP = {
 }
 """What makes an example of a command cheap enough to run here; the last of two equal options counts."""
 
-ABOUT_RUNS = ("plot", "sweep", "ema", "doctor")
-"""Commands whose examples need long runs: here they must be understood, and may then miss the run."""
+ABOUT_RUNS = ("plot", "sweep", "ema", "doctor", "data show", "data check", "data pack")
+"""Commands whose examples need long runs, or much data: here they must be understood, and may then miss them."""
 
 
 @pytest.mark.skipif(not (REAL_ASSETS / "people").is_dir(), reason="people and clothes are not bundled yet")

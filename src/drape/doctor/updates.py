@@ -24,6 +24,11 @@ from drape.training import finetune, loop, state
 MOMENTS = 20
 """Places in the run at which the learning rate is compared."""
 
+SILENT = 1e-7
+"""Mean size of a gradient that Adam's eps, 1e-8, still lets through almost whole."""
+RESOLUTION = 2.0**-20
+"""Of a weight in fp32, with room: a smaller change may be lost in rounding, and is nobody's fault."""
+
 
 def check_updates(patient: Patient) -> list[Finding]:
     """Whether every update moves every weight, once, at the rate of the schedule, by the gradient of the whole batch.
@@ -97,7 +102,7 @@ def _motion_problem(trial: Trial, moved: int) -> tuple[str, str] | None:
     still = [
         name
         for name, before in trial.start.items()
-        if torch.equal(before, now[name].detach().cpu()) and _reached(trial, name)
+        if torch.equal(before, now[name].detach().cpu()) and _should_move(trial, name)
     ]
     if still:
         text = f"{len(still)} of {len(now)} tensors have gradients but do not move: {described(still[0])} ({still[0]})"
@@ -105,8 +110,12 @@ def _motion_problem(trial: Trial, moved: int) -> tuple[str, str] | None:
     return None
 
 
-def _reached(trial: Trial, name: str) -> bool:
-    return max(trial.reached[name]) > 0
+def _should_move(trial: Trial, name: str) -> bool:
+    """Whether steps of these rates along a gradient of this size can be seen in the weight's floats at all."""
+    norm = max(trial.reached[name])
+    rates = sum(max(update.rates, default=0.0) for update in trial.updates)
+    before = trial.start[name]
+    return norm > SILENT * before.numel() ** 0.5 and rates > RESOLUTION * before.abs().max().item()
 
 
 def _moved(trial: Trial) -> int:

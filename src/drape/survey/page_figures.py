@@ -22,7 +22,7 @@ def figures_of(statistics: Mapping[str, Any]) -> list[str]:
     return [each for each in drawn if each]
 
 
-def histogram(series: Mapping[str, Sequence[float]], ticks: Mapping[float, str], label: str) -> str:
+def histogram(series: Mapping[str, Sequence[float | int]], ticks: Mapping[float, str], label: str) -> str:
     """Bars of one or two series, each scaled to its own sum; `ticks` are places from 0 to 1 and what stands there."""
     top = max((max(values) / max(sum(values), 1) for values in series.values() if len(values)), default=0) or 1
     parts: list[str] = []

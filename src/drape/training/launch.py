@@ -122,7 +122,6 @@ def launch(request: Launch) -> Path:
                 stack.enter_context(only_process(out))
                 recover(out / CHECKPOINTS)
                 remove_leftovers((out, *(out / name for name in FOLDERS)))
-                remember_data(out, request.data)
             source = load_source(
                 config, readers, workers=request.workers, cache_folder=request.cache or out / "cache",
                 quiet=not engine.is_main,
@@ -130,6 +129,8 @@ def launch(request: Launch) -> Path:
             _measure_yardsticks(out, source)
             now = origin_of(readers, init, source.held, request.budget_s, excluded)
             origin = check_origin(out, now, begun=bool(checkpoints(out / CHECKPOINTS)))
+            if engine.is_main:
+                remember_data(out, request.data)
         damaged: list[str] = []
         found = newest_checkpoint(out / CHECKPOINTS, on_damaged=damaged.append)
         if found and found.state["finished"] and (out / WEIGHTS_FILE).is_file():
