@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 EXAMPLES = """
 drape data check people
 drape data check people --split train --html report.html --exclude-out bad.txt
-drape data check zalando-hd-resized --preset base-128 --workers 8 --json > report.json
+drape data check zalando-hd-resized --preset base-128 --workers 8 --json
 drape data check people --limit hidden_cloth=0.95 --fresh
 """
 
