@@ -306,7 +306,7 @@ def judge_time(found: Measurement, age: Age, thresholds: Thresholds) -> list[Fin
         text = f"the noise level makes no difference {age}: {text}"
         return [_finding("time", "FAIL", text, f"follow the level to the net: {EXAMINE} (inputs)", evidence)]
     used = [max(pair) >= thresholds.time_rise for pair in zip(lower, higher, strict=True)]
-    if sum(used) <= len(used) / 2:
+    if sum(used) < len(used) / 2:
         remedy = "train on" if age.early else f"{EXAMINE}: does the level reach every block?"
         return [_finding("time", "warn", f"the noise level counts for little: {text}", remedy, evidence)]
     return [_finding("time", "ok", text, "", evidence)]
