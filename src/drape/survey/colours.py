@@ -17,7 +17,7 @@ from numpy import ndarray
 from drape.data.images import read_mask, read_rgb
 from drape.errors import DataError
 from drape.survey import measures
-from drape.survey.facts import PairFacts, Problem, Severity
+from drape.survey.facts import PairFacts, Problem
 from drape.survey.limits import Limits
 
 LEAST_PAIRS = 6
@@ -28,6 +28,9 @@ BLOCK = 2048
 """Rows of distances that are held in memory at once."""
 MOST_OPENED = 500
 """Clear outliers whose cloth is opened once more; of a set with more of them nobody needs to know each in detail."""
+SUSPICIOUS, CLEARLY_NEARER = 3.5, 3.5
+"""Scores from which on a cloth may be one saved as BGR, and by which exchanging red and blue must help then: of 14,000
+sound pairs one has both, of clothes saved as BGR six of ten; grayish ones stay what they are."""
 SHADE = (0.65, 1.25)
 """How much darker or lighter (in L*, a* and b* alike) a cloth may be when worn."""
 LEAST_SPREAD = 0.5
@@ -116,7 +119,7 @@ class Colours:
 
     def exchanged(self, limits: Limits) -> list[tuple[int, int]]:
         """Two persons, each in a cloth that suits the other one much better."""
-        odd = np.flatnonzero((self.score >= 2) & (self.own >= limits.mismatch_distance))
+        odd = np.flatnonzero((self.score >= limits.mismatch_score) & (self.own >= limits.mismatch_distance))
         odd = np.sort(odd[np.argsort(-self.score[odd], kind="stable")[:BLOCK]])
         near = self.usual[0] + 1.5 * self.usual[1]
         suits = _distances(self.worn[odd], self.cloth[odd]) <= near
@@ -198,52 +201,61 @@ def _out_of_step(colours: Colours, split: str, limits: Limits) -> list[Problem] 
 def _outliers(root: Path, colours: Colours, limits: Limits) -> list[Problem]:
     """A problem for each clear outlier, for two that have exchanged clothes, for red and blue exchanged in a cloth."""
     flagged = set(np.flatnonzero(colours.flagged(limits)).tolist())
+    exchanged = colours.exchanged(limits)
     problems: list[Problem] = []
-    for one, other in colours.exchanged(limits):
+    for one, other in exchanged:
         first, second = colours.facts[one], colours.facts[other]
-        flagged -= {one, other}
         what = f"{first.person_id} and {second.person_id} of {first.split} wear each other's cloth: colours are "
         what += f"{colours.own[one]:.0f} and {colours.own[other]:.0f} apart, exchanged they fit"
         problems.append(_problem("mismatched pair", what, "Exchange the two clothes.", [first, second]))
-    swapped: list[PairFacts] = []
-    for number, index in enumerate(sorted(flagged)):
-        each, detail = colours.facts[index], ""
-        if number < MOST_OPENED:
-            if _swapped_fits(root, each, colours):
-                swapped.append(each)
-                continue
-            best, near = colours.best_for(index)
-            detail = f", {best} best ({near:.0f})"
-        problems.append(
-            _problem(
-                "mismatched pair",
-                f"{each.person_id} of {each.split} wears other colours than cloth {each.cloth_id}: they are "
-                f"{colours.own[index]:.0f} apart, usual is {colours.usual[0]:.0f}; {colours.closer[index]:.0%} of the "
-                f"other clothes suit better{detail}",
-                REMEDY,
-                [each],
-            )
-        )
-    problems += [
-        _problem(
-            "channel order",
-            f"{each.files['cloth']} has red and blue exchanged: as it is, its colours are not those that "
-            f"{each.person_id} wears, exchanged they are",
-            "Exchange red and blue (and in all pictures that were written the same way).",
-            [each],
-            severity="error",
-        )
-        for each in swapped
-    ]
+    named = {index for pair in exchanged for index in pair}
+    order = [index for index in _most_suspicious(colours, flagged) if index not in named]
+    for number, index in enumerate(order):
+        each, is_flagged = colours.facts[index], index in flagged
+        opened = number < MOST_OPENED
+        if opened and _swapped_fits(root, colours, index, clearly=not is_flagged):
+            problems.append(_swapped(each))
+        elif is_flagged:
+            problems.append(_mismatch(colours, index, with_best=opened))
     return problems
 
 
-def _problem(
-    kind: str, message: str, remedy: str, pairs: Sequence[PairFacts], severity: Severity = "warning"
-) -> Problem:
+def _most_suspicious(colours: Colours, flagged: set[int]) -> list[int]:
+    """Indices of the outliers, then of pairs that are merely suspicious, in order."""
+    odd = np.flatnonzero(colours.score >= SUSPICIOUS)
+    others = [index for index in odd[np.argsort(-colours.score[odd], kind="stable")].tolist() if index not in flagged]
+    return [*sorted(flagged), *others]
+
+
+def _mismatch(colours: Colours, index: int, *, with_best: bool) -> Problem:
+    each, detail = colours.facts[index], ""
+    if with_best:
+        best, near = colours.best_for(index)
+        detail = f", {best} best ({near:.0f})"
+    return _problem(
+        "mismatched pair",
+        f"{each.person_id} of {each.split} wears other colours than cloth {each.cloth_id}: they are "
+        f"{colours.own[index]:.0f} apart, usual is {colours.usual[0]:.0f}; {colours.closer[index]:.0%} of the other "
+        f"clothes suit better{detail}",
+        REMEDY,
+        [each],
+    )
+
+
+def _swapped(pair: PairFacts) -> Problem:
+    return _problem(
+        "channel order",
+        f"{pair.files['cloth']} has red and blue exchanged: as it is, its colours are not those that {pair.person_id} "
+        "wears, exchanged they are",
+        "Exchange red and blue (and in all pictures that were written the same way).",
+        [pair],
+    )
+
+
+def _problem(kind: str, message: str, remedy: str, pairs: Sequence[PairFacts]) -> Problem:
     return Problem(
         kind=kind,
-        severity=severity,
+        severity="warning",
         message=message,
         remedy=remedy,
         split=pairs[0].split,
@@ -253,8 +265,9 @@ def _problem(
     )
 
 
-def _swapped_fits(root: Path, pair: PairFacts, colours: Colours) -> bool:
-    """Whether the cloth would be as near as usual if its red and blue were exchanged."""
+def _swapped_fits(root: Path, colours: Colours, index: int, *, clearly: bool) -> bool:
+    """Whether the cloth would be as near as usual if its red and blue were exchanged; `clearly`: and much nearer."""
+    pair, (usual, spread) = colours.facts[index], colours.usual
     if "cloth" not in pair.files:
         return False
     try:
@@ -267,7 +280,8 @@ def _swapped_fits(root: Path, pair: PairFacts, colours: Colours) -> bool:
     if len(pixels) < measures.LEAST_PIXELS:
         return False
     away = _distances(_lifted([pair.worn_spread]), _lifted([measures.spread(pixels).tolist()]))[0, 0]
-    return bool(away <= colours.usual[0] + colours.usual[1])
+    nearer = float(colours.own[index] - away)
+    return bool(away <= usual + spread and nearer >= (CLEARLY_NEARER * spread if clearly else 0))
 
 
 def _suspects(colours: Colours, limits: Limits) -> list[dict[str, Any]]:

@@ -44,6 +44,9 @@ class Limits:
     on_body: float = 0.9  # least share of joints on the body; sound 1.0, with one joint in a wrong place 0.93
     swapped_sides: float = 0.4  # evidence from -1 to 1; sound -0.5, seldom up to 0.25
     off_skeleton: float = 0.003  # mean distance of the joints from the drawn skeleton; sound 0.000
+    # colours of cloth and worn cloth
+    exchanged_least: float = 8.0  # distance above which exchanged channels are looked for; sound 4, up to 13
+    exchanged_share: float = 0.5  # of it that is left when red and blue are exchanged; sound above 1
     # what belongs together
     mirrored: float = 0.02  # what the mirrored parse explains more of the picture; sound -0.03 and less
     parse_fit: float = 0.7  # see pair_agree; sound 0.87 and more, nine in ten of another's below 0.65
@@ -59,8 +62,8 @@ class Limits:
     counterfactual_outside: float = 0.12  # share of pixels unlike the picture around the cloth; sound below 0.05
     counterfactual_inside: float = 0.02  # least share of pixels of the cloth that changed; sound 0.7 and more
     # the set as a whole
-    mismatch_score: float = 4.0  # robust standard deviations that a pair's colours lie apart more than usual
-    mismatch_closer: float = 0.05  # share of other clothes that suit better; of 4,500 sound pairs none had both
+    mismatch_score: float = 5.0  # robust standard deviations that a pair's colours lie apart more than usual
+    mismatch_closer: float = 0.05  # share of other clothes that suit better; of 18,500 sound pairs one had both
     mismatch_distance: float = 6.0  # CIELAB units below which no pair is wrong; sound pairs 2 to 3 in the middle
     shuffled_closer: float = 0.25  # the same share in the mean of a split; sound 0.00 to 0.11, shuffled 0.5
 
