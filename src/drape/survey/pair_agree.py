@@ -11,7 +11,7 @@ from drape.survey import measures
 from drape.survey.blame import Blame, Edge, Verdict, blame
 from drape.survey.layout import KINDS
 from drape.survey.look import Look
-from drape.survey.pair_masks import mask_is_inverted
+from drape.survey.pair_pose import explain
 
 Rgb = UInt8[ndarray, "h w 3"]
 Mask = Bool[ndarray, "h w"]
@@ -36,7 +36,8 @@ def check_agreement(look: Look, pose: Pose | None) -> None:
         edges += [edge for compare in with_pose if (edge := compare(look, pose)) is not None]
     look.blamed = blame(edges)
     for each in look.blamed:
-        _report(look, each)
+        if each.kind != "joints" or pose is None or not explain(look, pose):
+            _report(look, each)
 
 
 def _report(look: Look, found: Blame) -> None:
@@ -85,7 +86,7 @@ def _picture_and_agnostic(look: Look) -> Edge | None:
         return None
     mask = look.mask("shipped_mask")
     hidden = measures.is_gray(agnostic)
-    if mask is not None and mask.shape == hidden.shape and not mask_is_inverted(look):
+    if mask is not None and mask.shape == hidden.shape:
         hidden = hidden | mask
     differs = look.measure("agnostic differs", measures.differs_outside(agnostic, person, hidden))
     if differs is None:
@@ -111,7 +112,7 @@ def _picture_and_agnostic(look: Look) -> Edge | None:
 def _agnostic_and_mask(look: Look) -> Edge | None:
     """The agnostic picture is gray in the mask, and nowhere else is gray painted over the person."""
     agnostic, mask, person = look.rgb("shipped_agnostic"), look.mask("shipped_mask"), look.rgb("person")
-    if agnostic is None or mask is None or mask.shape != agnostic.shape[:2] or mask_is_inverted(look):
+    if agnostic is None or mask is None or mask.shape != agnostic.shape[:2]:
         return None
     gray = look.measure("agnostic gray in mask", measures.is_gray_inside(agnostic, mask))
     if gray is None or look.numbers.get("agnostic gray on cloth", 1.0) < look.limits.gray_inside:
@@ -131,10 +132,10 @@ def _agnostic_and_mask(look: Look) -> Edge | None:
 
 def _mask_and_parse(look: Look) -> Edge | None:
     mask, parse = look.mask("shipped_mask"), look.parse
-    if mask is None or parse is None or mask.shape != parse.shape or mask_is_inverted(look):
+    if mask is None or parse is None or mask.shape != parse.shape:
         return None
     cloth, _ = measures.mask_cover(mask, parse, look.cloth_labels)
-    if cloth is None or not look.limits.empty_mask < mask.mean() < look.limits.full_mask:
+    if cloth is None:
         return None
     turned = measures.mask_cover(_mirror(mask), parse, look.cloth_labels)[0] or 0.0
     doubt = (1 - cloth) / (1 - look.limits.hidden_cloth)
@@ -282,8 +283,11 @@ def _pose_and_densepose(look: Look, pose: Pose) -> Edge | None:
 
 
 def _is_bgr(look: Look, kind: str, rgb: Rgb, person: Rgb, region: Mask) -> bool:
-    """Whether a picture is the person's but for red and blue exchanged; it is reported then."""
-    if any(each.kind == "channel order" for each in look.problems):
+    """Whether a picture is the person's but for red and blue exchanged; it is reported then.
+
+    Also where the colours of the person's picture are known to be wrong.
+    """
+    if any(each.kind in ("channel order", "gray picture") for each in look.problems):
         return True
     swapped = np.ascontiguousarray(rgb[..., ::-1])
     inside = measures.shrunk(region)

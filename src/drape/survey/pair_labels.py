@@ -5,7 +5,7 @@ from jaxtyping import UInt8
 from numpy import ndarray
 
 from drape.data import parse_labels as labels
-from drape.data.parse_labels import ATR_NAMES, NAMES, PALETTE
+from drape.data.parse_labels import ATR_NAMES, NAMES, PALETTE, is_any
 from drape.survey.label_sets import between_share, looks_like_atr, neck_is_torso
 from drape.survey.look import Look
 
@@ -20,14 +20,19 @@ def check_labels(look: Look) -> None:
         picture = look.picture(kind)
         if picture is None or picture.mode not in ("P", "L"):
             continue
+        if picture.file_format in ("JPEG", "WEBP"):
+            found = f"is a {picture.file_format}, which changes label ids, expected a PNG"
+            look.report("parse format", found, "Run the parser again and save a PNG.", of=(kind,))
+            look.unusable.add(kind)
+            continue
         if not _ids_are_known(look, kind, picture.pixels):
             continue
         if picture.palette is not None and not look.record.dresscode:
             _check_palette(look, kind, picture.pixels, picture.palette)
         if kind == "parse":
             _check_label_set(look, picture.pixels)
-            _check_interpolation(look, picture.pixels)
             _check_content(look)
+            _check_interpolation(look, picture.pixels)
 
 
 def _ids_are_known(look: Look, kind: str, parse: Parse) -> bool:
@@ -94,6 +99,7 @@ def _check_label_set(look: Look, parse: Parse) -> None:
 def _check_interpolation(look: Look, parse: Parse) -> None:
     share = look.measure("labels in between", between_share(parse))
     if share is not None and share > look.limits.interpolated:
+        look.unusable.add("parse")
         look.report(
             "parse interpolated",
             f"was resized as a picture: {share:.0%} of its label changes run through ids in between",
@@ -107,9 +113,10 @@ def _check_content(look: Look) -> None:
     if parse is None:
         return
     person = look.measure("person share", float((parse != labels.BACKGROUND).mean())) or 0.0
-    cloth = look.measure("worn share", 0.0 if look.worn is None else float(look.worn.mean())) or 0.0
+    cloth = look.measure("worn share", float(is_any(parse, look.cloth_labels).mean())) or 0.0
     if person < look.limits.least_person:
         look.report("empty parse", "shows nobody: all is background", PARSER_REMEDY, of=("parse",))
+        look.unusable.add("parse")
     elif cloth < look.limits.least_cloth:
         names = ", ".join(NAMES[label] for label in look.cloth_labels)
         look.report(

@@ -32,18 +32,19 @@ def _check_mask(look: Look, kind: str) -> None:
     if levels is None:
         return
     word = KINDS[kind].word.removeprefix("the ")
-    if 0 < levels.max() <= 1:
-        look.report(
-            "mask levels", "holds 0 and 1, expected 0 and 255: every reader takes it for empty",
-            "Multiply it by 255.", of=(kind,),
-        )  # fmt: skip
-        return
     share = look.measure(f"{kind} share", float((levels >= 128).mean())) or 0.0
     between = look.measure(f"{kind} gray", float(((levels > 32) & (levels < 224)).mean())) or 0.0
-    if share < look.limits.empty_mask:
-        look.report("empty mask", f"covers {share:.1%} of the picture: {word} is empty", MASK_REMEDY, of=(kind,))
+    covered = rim_share(levels >= 128) if kind != "shipped_mask" else 0.0  # where people are cut off, so are masks
+    if 0 < levels.max() <= 1:
+        found, remedy = "holds 0 and 1, expected 0 and 255: every reader takes it for empty", "Multiply it by 255."
+        _discard(look, kind, "mask levels", found, remedy)
+    elif share < look.limits.empty_mask:
+        _discard(look, kind, "empty mask", f"covers {share:.1%} of the picture: {word} is empty", MASK_REMEDY)
     elif share > look.limits.full_mask:
-        look.report("full mask", f"covers {share:.1%} of the picture: {word} is full", MASK_REMEDY, of=(kind,))
+        _discard(look, kind, "full mask", f"covers {share:.1%} of the picture: {word} is full", MASK_REMEDY)
+    elif covered > look.limits.inverted_ring:
+        found = f"covers {covered:.0%} of the picture's rim: {word} is inverted"
+        _discard(look, kind, "mask inverted", found, "Invert it: white on the cloth, black around it.")
     elif between > look.limits.gray_mask:
         look.report(
             "gray mask",
@@ -52,13 +53,12 @@ def _check_mask(look: Look, kind: str) -> None:
             of=(kind,),
             severity="warning",
         )
-    elif kind != "shipped_mask" and rim_share(levels >= 128) > look.limits.inverted_ring:
-        look.report(
-            "mask inverted",
-            f"covers {rim_share(levels >= 128):.0%} of the picture's rim: {word} is inverted",
-            "Invert it: white on the cloth, black around it.",
-            of=(kind,),
-        )
+
+
+def _discard(look: Look, kind: str, problem: str, found: str, remedy: str) -> None:
+    """Report a mask, and let nothing else be concluded from it."""
+    look.report(problem, found, remedy, of=(kind,))
+    look.unusable.add(kind)
 
 
 def rim_share(mask: Mask) -> float:
@@ -85,9 +85,7 @@ def background_distance(rgb: Rgb) -> tuple[Float[ndarray, "h w"], float]:
 def _check_cloth_mask(look: Look) -> None:
     """Whether clear cloth lies outside the mask: that of another cloth, or a shifted one."""
     rgb, mask = look.rgb("cloth"), look.mask("cloth_mask")
-    if rgb is None or mask is None or rgb.shape[:2] != mask.shape or not 0.005 < mask.mean() < 0.98:
-        return
-    if rim_share(mask) > look.limits.inverted_ring:
+    if rgb is None or mask is None or rgb.shape[:2] != mask.shape:
         return
     rgb, mask = look.small(rgb), look.small(mask)
     distance, varies = background_distance(rgb)
@@ -121,20 +119,9 @@ def _check_cover(look: Look) -> None:
     cloth, background = measures.mask_cover(mask, parse, look.cloth_labels)
     look.measure("mask over cloth", cloth)
     look.measure("mask over background", background)
-    if cloth is None or not 0.005 < mask.mean() < 0.98:
-        return
-    if cloth < 0.5 and (background or 0.0) > 0.5:
-        look.report(
-            "mask inverted",
-            f"covers {cloth:.0%} of the cloth and {background:.0%} of the background: the agnostic mask is inverted",
-            "Invert it: white where a net shall paint.",
-            of=("shipped_mask", "parse"),
-        )
-
-
-def mask_is_inverted(look: Look) -> bool:
-    """Whether the shipped mask was found to be inverted."""
-    return any(each.kind == "mask inverted" and look.files.get("shipped_mask") in each.paths for each in look.problems)
+    if cloth is not None and cloth < 0.5 and (background or 0.0) > 0.5:
+        found = f"covers {cloth:.0%} of the cloth and {background:.0%} of the background: it is inverted"
+        _discard(look, "shipped_mask", "mask inverted", found, "Invert it: white where a net shall paint.")
 
 
 def _agnostic_region(look: Look) -> Mask | None:
@@ -145,7 +132,7 @@ def _agnostic_region(look: Look) -> Mask | None:
     if worn is not None and worn.shape == agnostic.shape[:2] and worn.any():
         return worn
     mask = look.mask("shipped_mask")
-    return None if mask is None or mask.shape != agnostic.shape[:2] or mask_is_inverted(look) else mask
+    return None if mask is None or mask.shape != agnostic.shape[:2] else mask
 
 
 def _measure_gray(look: Look) -> None:

@@ -49,11 +49,6 @@ def _check_mode(look: Look, kind: str, picture: Picture) -> None:
             "image mode", f"has {picture.bits} bits a channel, expected 8", "Save it with 8 bits a channel.",
             of=(kind,), severity="warning",
         )  # fmt: skip
-    if content == "labels" and picture.file_format in ("JPEG", "WEBP"):
-        look.report(
-            "parse format", f"is a {picture.file_format}, which changes label ids, expected a PNG",
-            "Run the parser again and save a PNG.", of=(kind,),
-        )  # fmt: skip
 
 
 def _check_upright(look: Look, kind: str, picture: Picture) -> None:
@@ -77,6 +72,7 @@ def _check_whole(look: Look, kind: str) -> None:
     for channel, level in zip(("red", "green", "blue"), mean.ravel().tolist(), strict=True):
         look.measure(f"{kind} {channel}", level)
     if spread is not None and spread < look.limits.blank_spread:
+        look.unusable.add(kind)
         look.report("blank picture", f"is one colour ({float(mean.mean()):.0f} of 255)", PHOTO_REMEDY, of=(kind,))
         return
     flat = (rgb.reshape(len(rgb), -1) == measures.GRAY).all(axis=1)[::-1]

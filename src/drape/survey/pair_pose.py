@@ -42,12 +42,8 @@ def check_pose(look: Look, kind: str = "joints") -> Pose | None:
             severity="warning",
         )
     owner = "person" if kind == "joints" else "worn_cloth"
-    size = look.sizes.get(owner) or next(
-        (look.sizes[each] for each in ("parse", "densepose") if each in look.sizes), None
-    )
-    if size is None:
-        return None
-    return _pose(look, kind, joints, look.record.joints_size or size)
+    size = look.record.joints_size or look.size_of(owner)
+    return None if size is None else _pose(look, kind, joints, size)
 
 
 def _people(look: Look, kind: str, document: dict[str, Any]) -> list[Joints]:
@@ -113,7 +109,7 @@ def _pose(look: Look, kind: str, joints: Joints, size: tuple[int, int]) -> Pose 
     look.measure(f"{kind} visible", float(seen.sum()))
     if kind == "joints":
         _check_count(look, seen)
-    return None if _misread(look, kind, joints, size) else _shares(joints, size)
+    return _inside(np.concatenate([shares, seen[:, None].astype(np.float64)], axis=1))
 
 
 def _check_count(look: Look, seen: Bool[ndarray, " 18"]) -> None:
@@ -152,29 +148,24 @@ def _out_of_range(
     return many
 
 
-def _misread(look: Look, kind: str, joints: Joints, size: tuple[int, int]) -> bool:
-    """Whether joints fit the parse only when read in another way: smaller pixels, x and y exchanged; it is reported."""
-    parse = look.parse
-    if kind != "joints" or parse is None:
+def explain(look: Look, pose: Pose) -> bool:
+    """Whether joints that do not fit would when read in another way: smaller pixels, x and y exchanged; reported."""
+    parse, size = look.parse, look.size_of("person")
+    if parse is None or size is None:
         return False
-    parse = look.small(parse, labels=True)
-    if _fits(look, _shares(joints, size), parse):
-        return False
-    least = 0.9 * (joints[:, 2] > 0).sum()
+    parse, least = look.small(parse, labels=True), 0.9 * pose[:, 2].sum()
     for factor in SCALES:
-        pose = _shares(joints * [factor, factor, 1], size)
-        if pose[:, 2].sum() >= least and _fits(look, pose, parse):
+        scaled = _inside(pose * [factor, factor, 1])
+        if scaled[:, 2].sum() >= least and _fits(look, scaled, parse):
             found = f"counts in pixels of a picture {factor:g} times as small"
-            return _report_misread(look, found, f"Multiply x and y by {factor:g}.")
-    pose = _shares(joints[:, [1, 0, 2]], size)
-    if pose[:, 2].sum() >= least and _fits(look, pose, parse):
-        return _report_misread(look, "has x and y exchanged", "Exchange x and y.")
+            look.report("pose range", found, f"Multiply x and y by {factor:g}.", of=("joints", "parse"))
+            return True
+    aspect = size[0] / size[1]
+    exchanged = _inside(pose[:, [1, 0, 2]] * [aspect, 1 / aspect, 1])
+    if exchanged[:, 2].sum() >= least and _fits(look, exchanged, parse):
+        look.report("pose range", "has x and y exchanged", "Exchange x and y.", of=("joints", "parse"))
+        return True
     return False
-
-
-def _report_misread(look: Look, found: str, remedy: str) -> bool:
-    look.report("pose range", found, remedy, of=("joints", "parse"))
-    return True
 
 
 def _fits(look: Look, pose: Pose, parse: UInt8[ndarray, "h w"]) -> bool:
@@ -185,8 +176,7 @@ def _fits(look: Look, pose: Pose, parse: UInt8[ndarray, "h w"]) -> bool:
     return on_body >= look.limits.on_body and min(misfit, exchanged) <= look.limits.off_labels
 
 
-def _shares(joints: Joints, size: tuple[int, int]) -> Pose:
-    """x, y in [0, 1] and visibility; joints that are missing or outside the picture are all zeros."""
-    shares = joints[:, :2] / np.array([size[1], size[0]])
-    inside = (joints[:, 2] > 0) & (shares >= 0).all(axis=1) & (shares <= 1).all(axis=1)
-    return np.where(inside[:, None], np.concatenate([shares, np.ones((18, 1))], axis=1), 0.0)
+def _inside(pose: Pose) -> Pose:
+    """The pose without the joints that lie outside the picture."""
+    inside = (pose[:, 2] > 0) & (pose[:, :2] >= 0).all(axis=1) & (pose[:, :2] <= 1).all(axis=1)
+    return np.where(inside[:, None], pose, 0.0)

@@ -99,7 +99,12 @@ def _odd_sizes(facts: Iterable[PairFacts], wanted: Wanted) -> list[Problem]:
                 continue
             (height, width), _ = sizes.most_common(1)[0]
             aspect = wanted.aspects.get("cloth" if kind == "worn_cloth" else kind, height / width)
-            odd = [each for each in group if each.sizes.get(kind, (height, width)) != (height, width)]
+            odd = [
+                each
+                for each in group
+                if each.sizes.get(kind, (height, width)) != (height, width)
+                and not any(known.kind in ("size", "rotation") for known in each.problems)
+            ]
             squashed = [each for each in odd if abs(_aspect(each, kind) / aspect - 1) > ASPECT_TOLERANCE]
             if abs(height / width / aspect - 1) > ASPECT_TOLERANCE:
                 problems.append(_wrong_aspect(split, kind, (height, width), aspect))
