@@ -15,27 +15,28 @@ from drape.doctor.patient import Patient
 from drape.errors import DataError
 
 NAMES = (
-    "range", "colour order", "files", "resize", "agnostic", "mask", "leak", "pose", "flip", "pairing", "same picture",
-    "net inputs", "low res", "condition noise", "sampling inputs", "overlap", "variety",
+    "range", "colour order", "files", "resize", "agnostic", "mask", "leak", "pose", "flip", "batches", "pairing",
+    "same picture", "net inputs", "low res", "condition noise", "sampling inputs", "overlap", "variety",
 )  # fmt: skip
 """Of the findings, in their order; "low res" and "condition noise" only where a run has them."""
 
 FOLLOWS: dict[str, tuple[str, ...]] = {
     "net inputs": (
         "range", "colour order", "files", "agnostic", "mask", "leak", "pose", "flip", "pairing", "low res",
-        "sampling inputs", "variety",
+        "sampling inputs", "variety", "batches",
     ),
-    "range": ("colour order", "files", "agnostic", "mask", "leak", "pairing", "variety"),
+    "range": ("batches", "colour order", "files", "agnostic", "mask", "leak", "pairing", "variety"),
     "colour order": ("files", "agnostic", "pairing"),
     "resize": ("files",),
-    "variety": ("files", "pairing", "overlap", "sampling inputs"),
-    "flip": ("files", "agnostic", "pose"),
-    "pairing": ("files", "sampling inputs"),
+    "variety": ("batches", "files", "pairing", "overlap", "sampling inputs"),
+    "flip": ("batches", "files", "agnostic", "pose"),
+    "pairing": ("batches", "files", "sampling inputs"),
     "files": ("flip", "agnostic", "sampling inputs"),
-    "agnostic": ("sampling inputs",),
+    "batches": ("flip",),
+    "agnostic": ("batches", "sampling inputs",),
     "pose": ("sampling inputs",),
     "mask": ("agnostic", "sampling inputs", "overlap"),
-    "low res": ("sampling inputs",),
+    "low res": ("batches", "sampling inputs",),
 }  # fmt: skip
 """By a finding that fails: those that fail because of it, which then only warn.  Causes come before what follows."""
 
@@ -56,6 +57,7 @@ def check_contract(patient: Patient) -> list[Finding]:
         "leak": lambda: contract_values.check_leak(shown),
         "pose": lambda: contract_body.check_pose(shown),
         "flip": lambda: contract_body.check_flip(shown),
+        "batches": lambda: contract_match.check_batches(shown),
         "pairing": lambda: contract_match.check_pairing(shown),
         "same picture": lambda: contract_match.check_same_picture(shown),
         "net inputs": lambda: contract_values.check_net_inputs(shown),

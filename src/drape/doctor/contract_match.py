@@ -2,10 +2,11 @@
 
 import numpy as np
 from numpy import ndarray
+from scipy.spatial.distance import cdist
 
 from drape.data import parse_labels as labels
 from drape.doctor.contract_files import SMOOTH
-from drape.doctor.contract_shown import Evidence, Problem, Shown, apart, as_bytes, judged, share, thumbs
+from drape.doctor.contract_shown import STEP, Evidence, Problem, Shown, apart, as_bytes, judged, share, thumbs
 from drape.doctor.finding import Finding
 from drape.survey import measures
 
@@ -30,13 +31,31 @@ def check_colour_order(shown: Shown) -> Finding:
         same, back = apart(found, expected), apart(found[..., ::-1], expected)
         evidence[f"reversed_{name}"] = share(int(((back < 0.5 * same) & (same > limits.file_levels)).sum()), len(found))
         turned += [name] if evidence[f"reversed_{name}"] > limits.reversed_share else []
-    problems = []
-    if turned:
+    problems = _without_colour(shown)
+    if problems:
+        pass
+    elif turned:
         problems.append(Problem("FAIL", f"{' and '.join(turned)} are BGR: red and blue of the files exchanged", ORDER))
     else:
         problems += _order_by_sight(shown, evidence)
     warm = f"skin is warm in {evidence['skin']:.0%}" if "skin" in evidence else "no skin to look at"
     return judged("colour order", problems, f"RGB: {warm} of the people", evidence)
+
+
+def _without_colour(shown: Shown) -> list[Problem]:
+    """Problems of gray pictures, where red equals blue everywhere: grave where the files have colours."""
+    problems = []
+    for name, side in (("person", "target"), ("cloth", "cloth")):
+        files = [getattr(plain, side)["area"] for plain in shown.files.values()]
+        if _is_gray(shown.record[name]):
+            coloured = bool(files) and not _is_gray(np.stack(files))
+            text = f"{name} has no colours, {'though its files have' if coloured else 'nor have its files'}"
+            problems.append(Problem("FAIL" if coloured else "warn", text, "Decode red, green and blue."))
+    return problems
+
+
+def _is_gray(images: ndarray) -> bool:
+    return bool(np.abs(images[..., 0] - images[..., 2]).mean() < 0.5 * STEP)
 
 
 def _order_by_sight(shown: Shown, evidence: Evidence) -> list[Problem]:
@@ -176,6 +195,28 @@ def _beside_files(shown: Shown) -> dict[str, tuple[ndarray, ndarray]]:
     }
 
 
+def check_batches(shown: Shown) -> Finding:
+    """A row of a batch is its record, mirrored or not, and nothing else.
+
+    evidence: NAME, the share of the rows that differ from both by more than `files_levels`; NAME_levels, the median.
+    """
+    limits = shown.thresholds
+    evidence: Evidence = {}
+    problems: list[Problem] = []
+    for name in (*shown.names, "agnostic_mask"):
+        rows, record = shown.rows[name], shown.record[name]
+        off = np.minimum(apart(rows, record), apart(rows, record[:, :, ::-1]))
+        changed = evidence[name] = share(int((off > limits.files_levels).sum()), len(off))
+        levels = evidence[f"{name}_levels"] = float(np.median(off))
+        if changed > limits.rows_changed or levels > limits.file_levels:
+            text = (
+                f"{name} is changed on its way into the batches: in {changed:.0%} of the rows, by {levels:.0f} levels"
+            )
+            remedy = f"Change nothing of {name} alone: what is done to a sample is done to all its pictures and joints."
+            problems.append(Problem("FAIL" if changed > limits.rows_changed else "warn", text, remedy))
+    return judged("batches", problems, f"{len(shown)} rows are their records, mirrored or not", evidence)
+
+
 def check_pairing(shown: Shown) -> Finding:
     """The cloth is the one that the target wears, row for row: by the files, by the source, and by the colours.
 
@@ -213,15 +254,14 @@ def _strangers(shown: Shown, name: str) -> float:
 
 
 def _strange(found: ndarray, expected: ndarray, names: list[tuple[str, ...]]) -> float:
-    flat, sides = found.reshape(len(found), -1), (expected, expected[:, :, ::-1])
-    distance = np.minimum(
-        *(np.abs(flat[:, None] - side.reshape(1, len(found), -1)).mean(axis=2) for side in sides)
-    )  # fmt: skip
+    flat = found.reshape(len(found), -1)
+    sides = (side.reshape(len(found), -1) for side in (expected, expected[:, :, ::-1]))
+    distance = np.minimum(*(cdist(flat, side, "cityblock") / flat.shape[1] for side in sides))
     number = {name: index for index, name in enumerate(dict.fromkeys(names))}
     ids = np.array([number[name] for name in names])
     other = np.where(ids[:, None] == ids[None], np.inf, distance).min(axis=1)
     own = np.diag(distance)
-    return float(((other < 0.5 * own) & (own > 4 / 127.5)).mean())
+    return float(((other < 0.5 * own) & (own > 4 * STEP) & (other < 8 * STEP)).mean())
 
 
 def _by_colour(shown: Shown, setting: str, evidence: Evidence) -> tuple[Problem | None, str]:

@@ -1,7 +1,10 @@
 """What the sampler hands to the net, against what training did: the same pair, two ways."""
 
+import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -24,6 +27,7 @@ from drape.doctor.contract_shown import (
     apart,
     conditions_arrays,
     handed,
+    how_it_differs,
     judged,
     pictures,
     quiet_draws,
@@ -38,6 +42,7 @@ from drape.settings import NoiseAugConfig
 
 TRYON: Any = tryon  # people and clothes are found where the pipeline finds them
 ONE_STEP = SamplingConfig(steps=1, guidance=1.0)
+ENDINGS = (".jpg", ".png", "_keypoints.json", "_mask.png")
 LABELS = 64  # drawn noise labels, to know the span of those in training
 SAME = "Prepare pictures for sampling by the very functions that training reads them with: size, filter, range, order."
 AUGMENT = "Sample at a level that training draws: noise_aug.sample between 0 and noise_aug.train_max."
@@ -103,25 +108,36 @@ def _ways(patient: Patient, shown: Shown, clean: RunConfig) -> Iterator[Way]:
 
 
 def _try_on(patient: Patient, shown: Shown, clean: RunConfig, rows: list[int]) -> Way:
-    refused, trained = Way(name="try-on", sampled={}, trained={}), {}
+    """What `drape try-on` shows; from a small copy of the folder, since it reads the lists of a large one each time."""
+    refused = Way(name="try-on", sampled={}, trained={})
     if clean.net.low_res:
         return replace(refused, refused="a net that refines a smaller one's image is not dressed with")
     if clean.data.layout != "viton-hd" or not rows:
         return replace(refused, refused="it reads plain folders in the VITON-HD layout")
-    pipeline, parts = Bare(clean), []
+    pipeline, spy, parts = Bare(clean), Spy(clean), []
+    pipeline.net = spy
     try:
-        for row in rows:
-            person, cloth = (f"{patient.root}:{name}" for name in shown.pairs[row])
-            record = TRYON.together(TRYON.find_person(person, clean), TRYON.find_cloth(cloth, clean))
-            pipeline([record], seeds=[0], steps=ONE_STEP.steps, guidance=ONE_STEP.guidance)
-            assert isinstance(pipeline.net, Spy)
-            parts.append(conditions_arrays(pipeline.net.seen[-1][2]))
+        with TemporaryDirectory() as folder:
+            _copy_some(patient.root, Path(folder), {name for row in rows for name in shown.pairs[row]})
+            for row in rows:
+                person, cloth = (f"{folder}:{name}" for name in shown.pairs[row])
+                record = TRYON.together(TRYON.find_person(person, clean), TRYON.find_cloth(cloth, clean))
+                pipeline([record], seeds=[0], steps=ONE_STEP.steps, guidance=ONE_STEP.guidance)
+                parts.append(conditions_arrays(spy.seen[-1][2]))
     except DrapeError as error:
         return replace(refused, refused=str(error))
-    trained = {name: values[rows] for name, values in shown.record.items() if name in parts[0]}
-    return replace(
-        refused, sampled={name: np.concatenate([part[name] for part in parts]) for name in parts[0]}, trained=trained
-    )
+    sampled = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    return replace(refused, sampled=sampled, trained={name: shown.record[name][rows] for name in sampled})
+
+
+def _copy_some(root: Path, to: Path, names: set[str]) -> None:
+    """The files of these people and clothes, of every kind, as a folder of their own."""
+    for kind in (path for path in (root / "train").iterdir() if path.is_dir()):
+        for path in (kind / f"{name}{ending}" for name in sorted(names) for ending in ENDINGS):
+            if path.is_file():
+                (to / "train" / kind.name).mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(path, to / "train" / kind.name / path.name)
+    (to / "train_pairs.txt").write_text("".join(f"{name}.jpg {name}.jpg\n" for name in sorted(names)), encoding="utf-8")
 
 
 def _validation(patient: Patient, clean: RunConfig) -> Way:
@@ -175,29 +191,6 @@ def _largest(name: str, found: ndarray, expected: ndarray) -> float:
     if found.shape != expected.shape:
         return float("inf")
     return float(np.abs(found - expected).max()) * (1000 if "pose" in name else 1 / STEP)
-
-
-def how_it_differs(found: ndarray, expected: ndarray) -> str:
-    """A cause, where one of the usual ones explains the difference: " (channels reversed)", or nothing."""
-    if found.shape != expected.shape:
-        return f" ({'x'.join(map(str, found.shape[1:]))} instead of {'x'.join(map(str, expected.shape[1:]))})"
-    if found.ndim != 4:
-        return ""
-    causes = {
-        "channels reversed": expected[..., ::-1],
-        "mirrored": expected[:, :, ::-1],
-        "in [0, 1]": (expected + 1) / 2,
-        "in 0 to 255": (expected + 1) * 127.5,
-        "nothing but gray": np.zeros_like(expected),
-        "upside down": expected[:, ::-1],
-    }
-    plain = float(apart(found, expected).mean())
-    off = {cause: float(apart(found, other).mean()) for cause, other in causes.items()}
-    best = min(off, key=lambda cause: off[cause])
-    if off[best] < 0.3 * plain:
-        return f" ({best})"
-    sharp = [float(np.abs(np.diff(images, axis=1)).mean()) for images in (found, expected)]
-    return " (sharper: picked pixels instead of an average)" if sharp[0] > 1.05 * sharp[1] else ""
 
 
 def _bundled(patient: Patient, shown: Shown, evidence: Evidence) -> list[Problem]:

@@ -164,7 +164,7 @@ def check_variety(patient: Patient, shown: Shown) -> Finding:
     rows = shown.firsts
     different = {name: _distinct(shown.rows[name][rows]) for name in ("person", "cloth")}
     expected = {name: len({shown.pairs[row][place] for row in rows}) for place, name in enumerate(("person", "cloth"))}
-    repeats, stuck = _repeats(whole, ids), _stuck(patient)
+    repeats, stuck = max(_repeats(whole, ids), _again(patient)), _stuck(patient)
     evidence = {
         "people": len(people), "clothes": len(clothes), "pairs": len(ids), "pictures": different["person"],
         "cloth_pictures": different["cloth"], "repeats": repeats, "stuck": stuck,
@@ -202,6 +202,13 @@ def _repeats(whole: Source, ids: Sequence[tuple[str, str]]) -> float:
     turns = -(-total // len(ids))  # more than one where a batch is larger than the set
     owed = Counter(person for person, _ in ids)
     return share(sum(max(0, count - turns * owed[person]) for person, count in drawn.items()), total)
+
+
+def _again(patient: Patient) -> float:
+    """The share of the first draws of pairs, at most an epoch, that are of pairs already drawn."""
+    drawn = [pair for micro in patient.micros for pair in zip(micro.batch.person_id, micro.batch.cloth_id, strict=True)]
+    epoch = drawn[: len(patient.source.sides[0])]
+    return 1 - share(len(set(epoch)), len(epoch))
 
 
 def _stuck(patient: Patient) -> bool:

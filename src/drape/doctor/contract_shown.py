@@ -5,7 +5,7 @@ with a spy in its place.  So whatever happens to a picture on its way counts, wh
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from typing import Any, NamedTuple
 
@@ -25,7 +25,7 @@ from drape.nets.conditions import Conditions
 from drape.nets.parallel_unet import ClothFeatures, ParallelUNet
 from drape.training import loop
 from drape.training.randomness import Draws
-from drape.training.sources import Source
+from drape.training.sources import Micro, Source
 
 STEP = 1 / 127.5
 """One level of 8 bits, in the range [-1, 1]."""
@@ -114,7 +114,7 @@ def look(patient: Patient) -> Shown:
     config, data = patient.config, patient.source
     height, width = config.resolution
     most = max(32, min(patient.thresholds.samples, MOST_PIXELS // (height * width)))
-    micros = patient.micros[: -(-most // len(patient.micros[0].batch))]
+    micros = [_first(micro, most) for micro in patient.micros[: -(-most // len(patient.micros[0].batch))]]
     pairs = [pair for micro in micros for pair in zip(micro.batch.person_id, micro.batch.cloth_id, strict=True)]
     place = {pair: index for index, pair in reversed(list(enumerate(data.joined.ids)))}
     if unknown := [pair for pair in pairs if pair not in place]:
@@ -202,6 +202,30 @@ def apart(found: ndarray, expected: ndarray) -> ndarray:
     return difference
 
 
+def how_it_differs(found: ndarray, expected: ndarray) -> str:
+    """A cause, where one of the usual ones explains the difference: " (channels reversed)", or nothing."""
+    if found.shape != expected.shape:
+        return f" ({'x'.join(map(str, found.shape[1:]))} instead of {'x'.join(map(str, expected.shape[1:]))})"
+    if found.ndim != 4:
+        return ""
+    causes = {
+        "channels reversed": expected[..., ::-1],
+        "mirrored": expected[:, :, ::-1],
+        "in [0, 1]": (expected + 1) / 2,
+        "in 0 to 255": (expected + 1) * 127.5,
+        "nothing but gray": np.zeros_like(expected),
+        "upside down": expected[:, ::-1],
+    }
+    plain = float(apart(found, expected).mean())
+    off = {cause: float(apart(found, other).mean()) for cause, other in causes.items()}
+    best = min(off, key=lambda cause: off[cause])
+    if off[best] < 0.3 * plain:
+        return f" ({best})"
+    sharp = [float(np.abs(np.diff(images, axis=1)).mean()) for images in (found, expected)]
+    like = plain < 20 and sharp[0] > 1.05 * sharp[1]
+    return " (sharper: picked pixels instead of an average)" if like else ""
+
+
 def thumbs(images: ndarray, size: tuple[int, int] = (12, 9)) -> ndarray:
     """Each image averaged down to about `size`: to compare everybody with everybody."""
     height, width = images.shape[1:3]
@@ -223,7 +247,7 @@ class Problem(NamedTuple):
 
 def judged(name: str, problems: Sequence[Problem], sound: str, evidence: Mapping[str, Any]) -> Finding:
     """One finding of all problems of a check, the gravest first; `sound` where there is none."""
-    plain = {key: round(float(value), 5) if isinstance(value, float) else value for key, value in evidence.items()}
+    plain = {key: _plain(value) for key, value in evidence.items()}
     if not problems:
         return Finding(status="ok", name=name, found=sound, evidence=plain)
     ordered = sorted(problems, key=lambda problem: problem.status != "FAIL")
@@ -231,9 +255,27 @@ def judged(name: str, problems: Sequence[Problem], sound: str, evidence: Mapping
     return Finding(status=ordered[0].status, name=name, found=found, remedy=ordered[0].remedy, evidence=plain)
 
 
+def _plain(value: Any) -> Any:
+    """A number as JSON can hold it: rounded, None for what is no number."""
+    if not isinstance(value, float | np.floating):
+        return value
+    return round(float(value), 5) if np.isfinite(value) else None
+
+
 def share(count: int | float, of: int) -> float:
     """As a share; 0 of nothing."""
     return float(count) / of if of else 0.0
+
+
+def _first(micro: Micro, most: int) -> Micro:
+    """The micro-batch, cut down to `most` rows where it is larger."""
+    if len(micro.batch) <= most:
+        return micro
+    values = {each.name: getattr(micro.batch, each.name) for each in fields(TryOnBatch)}
+    cut: dict[str, Any] = {name: None if value is None else value[:most] for name, value in values.items()}
+    batch = TryOnBatch(**cut)
+    draws = {each.name: getattr(micro.draws, each.name)[:most] for each in fields(Draws) if each.name != "aug_eps"}
+    return Micro(Draws(**draws, aug_eps=tuple(eps[:most] for eps in micro.draws.aug_eps)), batch)
 
 
 def _originals(data: Source, pairs: Sequence[tuple[str, str]], place: Mapping[tuple[str, str], int]) -> ndarray:

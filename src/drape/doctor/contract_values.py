@@ -1,6 +1,7 @@
 """Ranges, masks, and what the agnostic image hides: properties of each tensor, and of those of one person together."""
 
 from dataclasses import replace
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -8,7 +9,19 @@ from numpy import ndarray
 
 from drape.data import parse_labels as labels
 from drape.data.sample import TryOnBatch
-from drape.doctor.contract_shown import LOOP, STEP, Evidence, Problem, Shown, Spy, apart, judged, quiet_draws, share
+from drape.doctor.contract_shown import (
+    LOOP,
+    STEP,
+    Evidence,
+    Problem,
+    Shown,
+    Spy,
+    apart,
+    how_it_differs,
+    judged,
+    quiet_draws,
+    share,
+)
 from drape.doctor.finding import Finding, Status
 from drape.doctor.patient import Patient
 from drape.survey import measures
@@ -24,8 +37,8 @@ POLARITY = "The mask is 1 where the net paints, 0 where the picture stays. Inver
 def check_range(shown: Shown) -> Finding:
     """Pictures are RGB in [-1, 1], as bright and as strong in contrast as their files; masks are 0 or 1.
 
-    evidence: NAME_min, NAME_max, NAME_mean, NAME_std over all rows; NAME_contrast, NAME_shift against the files: ratio
-    of the standard deviations, difference of the means.
+    evidence: NAME_min, NAME_max, NAME_mean, NAME_std over all rows; NAME_slope, NAME_offset, NAME_r and
+    NAME_contrast against the files, see Scale.
     """
     problems: list[Problem] = []
     evidence: Evidence = {}
@@ -36,7 +49,7 @@ def check_range(shown: Shown) -> Finding:
         evidence |= {f"{name}_{key}": float(value) for key, value in found.items()}
         scale = _against_files(shown, name)
         if scale is not None:
-            evidence |= {f"{name}_contrast": scale[0], f"{name}_shift": scale[1]}
+            evidence |= {f"{name}_{key}": value for key, value in scale._asdict().items()}
         problem = _range_problem(shown, name, {key: float(value) for key, value in found.items()}, scale)
         problems += [problem] if problem else []
     mask = shown.rows["agnostic_mask"]
@@ -50,9 +63,7 @@ def check_range(shown: Shown) -> Finding:
     return judged("range", problems, spans, evidence)
 
 
-def _range_problem(
-    shown: Shown, name: str, found: dict[str, float], scale: tuple[float, float] | None
-) -> Problem | None:
+def _range_problem(shown: Shown, name: str, found: dict[str, float], scale: "Scale | None") -> Problem | None:
     limits = shown.thresholds
     span = f"{name} has values from {found['min']:.3g} to {found['max']:.3g} (mean {found['mean']:.2f})"
     if not np.isfinite(list(found.values())).all():
@@ -64,10 +75,9 @@ def _range_problem(
     if found["std"] < limits.std_none:
         return Problem("FAIL", f"{name} is one flat colour ({found['mean']:.2f}) in every sample", f"Connect {name}.")
     if scale is not None:
-        contrast, shift = scale
-        if abs(np.log(max(contrast, 1e-6))) > np.log(limits.contrast_ratio) or abs(shift) > limits.brightness_shift:
-            text = f"{span}; its files in [-1, 1] have {1 / max(contrast, 1e-6):.2f} times its contrast"
-            return Problem("FAIL", f"{text} and a mean {-shift:+.2f} away", SIGNED)
+        off = scale.problem(limits.contrast_ratio, limits.brightness_shift, limits.contrast_unlike)
+        if off:
+            return Problem("FAIL", f"{span}: {off}", SIGNED)
     elif found["min"] >= 0:
         return Problem("FAIL", f"{span} and none below 0, expected -1 to 1", SIGNED)
     if name == "person" and not limits.std_least <= found["std"] <= limits.std_most:
@@ -76,24 +86,47 @@ def _range_problem(
     return None
 
 
-def _against_files(shown: Shown, name: str) -> tuple[float, float] | None:
-    """(contrast, shift) of the tensors against what the files say; None where these say nothing about `name`."""
+class Scale(NamedTuple):
+    """The line that gives the tensors from the files (slope, offset), how well it does (r, a correlation), and the
+    ratio of the standard deviations."""
+
+    slope: float
+    offset: float
+    r: float
+    contrast: float
+
+    def problem(self, ratio: float, shift: float, unlike: float) -> str:
+        """What is wrong with the scale, or nothing.  Of pictures that are not the files' own, only a gross contrast."""
+        if abs(self.r) < 0.9:
+            gross = not 1 / unlike < self.contrast < unlike
+            return f"{self.contrast:.2f} times the contrast of the files" if gross else ""
+        if self.slope < 0:
+            return "the negative of the files"
+        if 1 / ratio < self.slope < ratio and abs(self.offset) < shift:
+            return ""
+        return f"{self.slope:.2f} times the files in [-1, 1], plus {self.offset:.2f}"
+
+
+def _against_files(shown: Shown, name: str) -> Scale | None:
+    """How the tensors follow from what the files say; None where these say nothing about `name`."""
     rows = list(shown.files)
     if not rows:
         return None
-    mask = shown.record["agnostic_mask"][rows][..., None]
-    expected = np.stack(
-        [
-            {"person": plain.target, "cloth": plain.cloth}[name]["area"] if name != "agnostic" else plain.original
-            for plain in shown.files.values()
-        ]
-    )
-    found = shown.record[name][rows]
+    seen = np.ones((len(rows), 1, 1, 1))
     if name == "agnostic":
-        found, expected = found * (1 - mask), expected * (1 - mask)
-        if min(found.std(), expected.std()) < shown.thresholds.std_none:
-            return None  # a full mask, or an inverted one, leaves nothing to compare
-    return float(found.std() / max(float(expected.std()), 1e-6)), float(found.mean() - expected.mean())
+        expected = np.stack([plain.original for plain in shown.files.values()])
+        seen = 1 - shown.record["agnostic_mask"][rows][..., None]
+    else:
+        sides = [plain.target if name == "person" else plain.cloth for plain in shown.files.values()]
+        expected = np.stack([side["area"] for side in sides])
+    kept = np.broadcast_to(seen > 0.5, expected.shape)
+    found, expected = shown.record[name][rows][kept].astype(np.float64), expected[kept].astype(np.float64)
+    if len(found) < 2 or min(found.std(), expected.std()) < shown.thresholds.std_none:
+        return None  # a full mask, or an inverted one, leaves nothing to compare
+    r = float(np.corrcoef(found, expected)[0, 1])
+    contrast = float(found.std() / expected.std())
+    slope = r * contrast
+    return Scale(slope, float(found.mean() - slope * expected.mean()), r, contrast)
 
 
 def check_agnostic(shown: Shown) -> Finding:
@@ -287,13 +320,13 @@ def check_net_inputs(shown: Shown) -> Finding:
         for name in (*shown.names, "pose", "cloth_pose")
         if name in shown.batch
     }  # fmt: skip
-    problems = [
-        Problem(
-            "FAIL", f"{name} reaches the net changed, by {amount:.1f}", f"Follow {name} from the batch into the net."
-        )
-        for name, amount in off.items()
-        if not amount <= shown.thresholds.handed_levels
-    ]
+    problems = []
+    for name, amount in off.items():
+        if not amount <= shown.thresholds.handed_levels:
+            how = how_it_differs(shown.record[name], shown.batch[name])
+            unit = "levels" if name in shown.names else "thousandths of the picture"
+            text = f"{name} reaches the net changed, by {amount:.0f} {unit}{how}"
+            problems.append(Problem("FAIL", text, f"Follow {name} from the batch into the net."))
     return judged("net inputs", problems, f"{', '.join(off)} reach the net as the source gives them", off)
 
 

@@ -28,6 +28,7 @@ Judgement = tuple[Status, str, str]
 LITTLE = 0.01  # relative change of the weights over a short training that can have done nothing
 UNCHANGED = 20  # steps of the same loss to the last bit, after which nothing will change it
 DECAYING = 0.01  # share of a weight that weight decay takes at each step, where it drowns what is learned
+FALLING = 0.95  # of the loss after two thirds of the steps
 LEARNS = 0.95  # of the loss of a silent net
 FAULTY_LOSS = 0.1  # relative difference of two computations of the same error
 LAGGING = 3.0  # error of averaged weights in units of the last ones'
@@ -128,6 +129,8 @@ def _judge_fixed(short: Short, losses: Sequence[float], limits: Thresholds) -> J
     if last >= LEARNS:
         found = f"{words}: as good as nothing, though the weights moved by {moved:.0%}"
         return "FAIL", found, f"{_lower(optim)}; or no gradient arrives: {_still(short)}"
+    if last >= limits.overfit_fixed_stuck and last < FALLING * losses[len(losses) * 2 // 3]:
+        return "FAIL", f"{words}, still falling", f"optim.lr={optim.lr:g} is too low: look at 'learning rate'"
     if last >= limits.overfit_fixed_stuck:
         return "FAIL", words, f"look at graph and optimiser ({_still(short)}), then at optim.lr={optim.lr:g}"
     return "warn", f"{words}, expected {limits.overfit_fixed_loss:g}", "look at 'learning rate'; it learns, but slowly"
@@ -272,7 +275,8 @@ def _names(short: Short, names: list[str]) -> str:
 
 
 def _still(short: Short) -> str:
-    names = short.unmoved()
+    """Which weights never moved; those of joints need none, where clothes lie flat or poses are null."""
+    names = [name for name in short.unmoved() if "_joints." not in name]
     return f"{len(names)} tensors never moved, {names[0]} the first" if names else "every tensor moved"
 
 

@@ -46,13 +46,15 @@ class Thresholds:
     files: int = 48
     coloured: int = 48
     dressed: int = 3
-    # contract, range: largest magnitude; std of people, and of nothing at all; contrast and mean against the files
+    # contract, range: largest magnitude; std of people, and of nothing at all; contrast and mean against the files, and
+    # contrast where the pictures are others than the files'
     range_most: float = 1.5
     std_least: float = 0.3
     std_most: float = 0.8
     std_none: float = 0.02
-    contrast_ratio: float = 1.3
-    brightness_shift: float = 0.2
+    contrast_ratio: float = 1.2
+    brightness_shift: float = 0.1
+    contrast_unlike: float = 1.6
     # contract, files and colour order: levels of 255 from the files; shares of pairs, of warm skins; cloth reversed
     file_levels: float = 3.0
     files_levels: float = 8.0
@@ -82,15 +84,17 @@ class Thresholds:
     pose_missing: float = 0.3
     pose_null: float = 0.05
     pose_file: float = 0.01
-    pose_fit: float = 0.03
+    pose_fit: float = 0.015
     pose_fit_ratio: float = 0.8
     pose_sides: float = 0.2
     pose_in_mask: float = 0.05
     # contract, flip: share of rows in which one thing is mirrored and another is not; evidence of mirrored files
     flip_apart: float = 0.03
     flip_parse: float = 0.03
-    # contract, pairing: share of rows with another row's picture; distance of own over that of exchanged; odd pairs
+    # contract, pairing: shares of rows with another row's picture, with a changed one; distance of own over exchanged
+    # pairs; shares of odd pairs; least distance of clothes; share of clothes cut from the target
     strangers: float = 0.03
+    rows_changed: float = 0.1
     pairing_ratio: float = 0.8
     pairing_odd: float = 0.08
     pairing_odd_most: float = 0.45
@@ -106,7 +110,7 @@ class Thresholds:
     people: int = 32
     pictures_different: float = 0.5
     repeats: float = 0.02
-    repeats_most: float = 0.5
+    repeats_most: float = 0.42
     # updates of a fresh net, images in each at most
     steps: int = 20
     trial_batch: int = 8
