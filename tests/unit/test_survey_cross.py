@@ -174,50 +174,50 @@ def wardrobe(count: int = 40) -> list[PairFacts]:
     return found
 
 
-def test_light_and_shade_make_nobody_suspicious(tmp_path: Path) -> None:
-    problems, about = find_mismatches(tmp_path, wardrobe(), Limits())
+def test_light_and_shade_make_nobody_suspicious() -> None:
+    problems, about = find_mismatches(wardrobe(), Limits())
     assert problems == [] and not any(each["flagged"] for each in about["suspects"])
     assert about["pairs"]["train"]["closer"] < 0.05
 
 
-def test_a_cloth_of_another_colour_stands_out_and_the_right_one_is_named(tmp_path: Path) -> None:
+def test_a_cloth_of_another_colour_stands_out_and_the_right_one_is_named() -> None:
     facts = wardrobe()
     facts[5] = replace(facts[5], cloth_spread=coloured("p05", (20, 220, 60), (0, 0, 0)).cloth_spread)
     facts[6] = replace(facts[6], worn_spread=coloured("p06", (0, 0, 0), (230, 30, 40)).worn_spread)
     facts[7] = coloured("p07", (230, 30, 40), (228, 30, 40))
-    problems, about = find_mismatches(tmp_path, facts, Limits())
+    problems, about = find_mismatches(facts, Limits())
     assert {each.ids for each in problems} == {("p05",), ("p06",)}
     assert all(each.kind == "mismatched pair" and each.severity == "warning" and each.exclude for each in problems)
     assert {each["person_id"] for each in about["suspects"][:2]} == {"p05", "p06"}
     assert "p07 best" in next(each.message for each in problems if each.ids == ("p06",))
 
 
-def test_two_that_wear_each_others_cloth_are_one_problem(tmp_path: Path) -> None:
+def test_two_that_wear_each_others_cloth_are_one_problem() -> None:
     facts = wardrobe()
     facts[3] = coloured("p03", (230, 30, 40), (30, 60, 220))
     facts[9] = coloured("p09", (30, 60, 220), (230, 30, 40))
-    (problem,) = find_mismatches(tmp_path, facts, Limits())[0]
+    (problem,) = find_mismatches(facts, Limits())[0]
     assert problem.ids == ("p03", "p09") and "each other's cloth" in problem.message
 
 
 @pytest.mark.parametrize(
     ("step", "said"), [(1, "1 place further on"), (-1, "1 place back"), (2, "2 places further on")]
 )
-def test_a_list_out_of_step_is_one_problem_of_the_split(step: int, said: str, tmp_path: Path) -> None:
+def test_a_list_out_of_step_is_one_problem_of_the_split(step: int, said: str) -> None:
     facts = wardrobe()
     moved = [replace(each, cloth_spread=facts[(i - step) % 40].cloth_spread) for i, each in enumerate(facts)]
-    (problem,) = find_mismatches(tmp_path, moved, Limits())[0]
+    (problem,) = find_mismatches(moved, Limits())[0]
     assert (problem.kind, problem.ids) == ("shuffled pairs", ()) and said in problem.message
 
 
-def test_a_set_of_one_colour_is_not_shuffled(tmp_path: Path) -> None:
+def test_a_set_of_one_colour_is_not_shuffled() -> None:
     facts = [coloured(f"p{i}", (200, 200, 200), (190, 190, 190)) for i in range(20)]
-    assert find_mismatches(tmp_path, facts, Limits())[0] == []
+    assert find_mismatches(facts, Limits())[0] == []
 
 
-def test_too_few_pairs_say_nothing(tmp_path: Path) -> None:
+def test_too_few_pairs_say_nothing() -> None:
     facts = [coloured(f"p{i}", (250, 20, 20), (20, 20, 250)) for i in range(4)]
-    assert find_mismatches(tmp_path, facts, Limits())[0] == []
+    assert find_mismatches(facts, Limits())[0] == []
 
 
 def test_distances_do_not_depend_on_the_light_within_its_range() -> None:

@@ -7,16 +7,12 @@ that of the other pairs, and if many other clothes of the set would suit the per
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float, Int64
 from numpy import ndarray
 
-from drape.data.images import read_mask, read_rgb
-from drape.errors import DataError
-from drape.survey import measures
 from drape.survey.facts import PairFacts, Problem
 from drape.survey.limits import Limits
 
@@ -26,11 +22,8 @@ REFERENCES = 512
 """Other clothes that a person is compared with; of a larger set this many, spread over it."""
 BLOCK = 2048
 """Rows of distances that are held in memory at once."""
-MOST_OPENED = 500
-"""Clear outliers whose cloth is opened once more; of a set with more of them nobody needs to know each in detail."""
-SUSPICIOUS, CLEARLY_NEARER = 3.5, 3.5
-"""Scores from which on a cloth may be one saved as BGR, and by which exchanging red and blue must help then: of 14,000
-sound pairs one has both, of clothes saved as BGR six of ten; grayish ones stay what they are."""
+MOST_DETAILED = 500
+"""Clear outliers for whom the cloth that suits best is looked up; of more of them nobody needs to know it."""
 SHADE = (0.65, 1.25)
 """How much darker or lighter (in L*, a* and b* alike) a cloth may be when worn."""
 LEAST_SPREAD = 0.5
@@ -152,7 +145,7 @@ class Colours:
         )
 
 
-def find_mismatches(root: Path, facts: Sequence[PairFacts], limits: Limits) -> tuple[list[Problem], dict[str, Any]]:
+def find_mismatches(facts: Sequence[PairFacts], limits: Limits) -> tuple[list[Problem], dict[str, Any]]:
     """(problems, {"pairs", "suspects"}): pairs whose colours do not fit, whole splits that are out of step.
 
     pairs      split by split: number, usual distance and its spread, the distances as a histogram with those of others
@@ -169,7 +162,7 @@ def find_mismatches(root: Path, facts: Sequence[PairFacts], limits: Limits) -> t
         about[split] = _about(colours)
         found = _out_of_step(colours, split, limits)
         if found is None:
-            found = _outliers(root, colours, limits)
+            found = _outliers(colours, limits)
             suspects += _suspects(colours, limits)
         problems += found
     suspects.sort(key=lambda each: -each["suspicion"])
@@ -198,33 +191,20 @@ def _out_of_step(colours: Colours, split: str, limits: Limits) -> list[Problem] 
     ]
 
 
-def _outliers(root: Path, colours: Colours, limits: Limits) -> list[Problem]:
-    """A problem for each clear outlier, for two that have exchanged clothes, for red and blue exchanged in a cloth."""
-    flagged = set(np.flatnonzero(colours.flagged(limits)).tolist())
-    exchanged = colours.exchanged(limits)
+def _outliers(colours: Colours, limits: Limits) -> list[Problem]:
+    """A problem for each clear outlier, and for two that have exchanged clothes."""
     problems: list[Problem] = []
-    for one, other in exchanged:
+    named: set[int] = set()
+    for one, other in colours.exchanged(limits):
         first, second = colours.facts[one], colours.facts[other]
+        named |= {one, other}
         what = f"{first.person_id} and {second.person_id} of {first.split} wear each other's cloth: colours are "
         what += f"{colours.own[one]:.0f} and {colours.own[other]:.0f} apart, exchanged they fit"
         problems.append(_problem("mismatched pair", what, "Exchange the two clothes.", [first, second]))
-    named = {index for pair in exchanged for index in pair}
-    order = [index for index in _most_suspicious(colours, flagged) if index not in named]
-    for number, index in enumerate(order):
-        each, is_flagged = colours.facts[index], index in flagged
-        opened = number < MOST_OPENED
-        if opened and _swapped_fits(root, colours, index, clearly=not is_flagged):
-            problems.append(_swapped(each))
-        elif is_flagged:
-            problems.append(_mismatch(colours, index, with_best=opened))
-    return problems
-
-
-def _most_suspicious(colours: Colours, flagged: set[int]) -> list[int]:
-    """Indices of the outliers, then of pairs that are merely suspicious, in order."""
-    odd = np.flatnonzero(colours.score >= SUSPICIOUS)
-    others = [index for index in odd[np.argsort(-colours.score[odd], kind="stable")].tolist() if index not in flagged]
-    return [*sorted(flagged), *others]
+    flagged = [index for index in np.flatnonzero(colours.flagged(limits)).tolist() if index not in named]
+    return problems + [
+        _mismatch(colours, index, with_best=number < MOST_DETAILED) for number, index in enumerate(flagged)
+    ]
 
 
 def _mismatch(colours: Colours, index: int, *, with_best: bool) -> Problem:
@@ -242,16 +222,6 @@ def _mismatch(colours: Colours, index: int, *, with_best: bool) -> Problem:
     )
 
 
-def _swapped(pair: PairFacts) -> Problem:
-    return _problem(
-        "channel order",
-        f"{pair.files['cloth']} has red and blue exchanged: as it is, its colours are not those that {pair.person_id} "
-        "wears, exchanged they are",
-        "Exchange red and blue (and in all pictures that were written the same way).",
-        [pair],
-    )
-
-
 def _problem(kind: str, message: str, remedy: str, pairs: Sequence[PairFacts]) -> Problem:
     return Problem(
         kind=kind,
@@ -263,25 +233,6 @@ def _problem(kind: str, message: str, remedy: str, pairs: Sequence[PairFacts]) -
         exclude=True,
         paths=tuple(each.files[kind] for each in pairs for kind in ("cloth", "person") if kind in each.files),
     )
-
-
-def _swapped_fits(root: Path, colours: Colours, index: int, *, clearly: bool) -> bool:
-    """Whether the cloth would be as near as usual if its red and blue were exchanged; `clearly`: and much nearer."""
-    pair, (usual, spread) = colours.facts[index], colours.usual
-    if "cloth" not in pair.files:
-        return False
-    try:
-        cloth = read_rgb(root / pair.files["cloth"])
-        mask = read_mask(root / pair.files["cloth_mask"]) if "cloth_mask" in pair.files else None
-    except DataError:
-        return False
-    region = mask if mask is not None and mask.shape == cloth.shape[:2] and mask.any() else cloth.min(axis=2) < 240
-    pixels = np.ascontiguousarray(cloth[region][:, ::-1])
-    if len(pixels) < measures.LEAST_PIXELS:
-        return False
-    away = _distances(_lifted([pair.worn_spread]), _lifted([measures.spread(pixels).tolist()]))[0, 0]
-    nearer = float(colours.own[index] - away)
-    return bool(away <= usual + spread and nearer >= (CLEARLY_NEARER * spread if clearly else 0))
 
 
 def _suspects(colours: Colours, limits: Limits) -> list[dict[str, Any]]:

@@ -23,10 +23,10 @@ class Crossed:
 def cross(root: Path, facts: Sequence[PairFacts], limits: Limits | None = None) -> Crossed:
     """All comparisons between the pairs of all splits; facts are from `pair.examine`.
 
-    Only pictures that are likely copies, and clothes that are likely wrong, are opened once more.
+    Only pictures that are likely copies are opened once more.
     """
     limits = limits or Limits()
-    mismatched, match = find_mismatches(root, facts, limits)
+    mismatched, match = find_mismatches(facts, limits)
     problems = [
         *find_shared_ids(facts),
         *find_duplicates(root, facts),
