@@ -165,7 +165,7 @@ def find_mismatches(facts: Sequence[PairFacts], limits: Limits) -> tuple[list[Pr
             found = _outliers(colours, limits)
             suspects += _suspects(colours, limits)
         problems += found
-    suspects.sort(key=lambda each: -each["suspicion"])
+    suspects.sort(key=lambda each: (-each["suspicion"], -each["score"]))
     return problems, {"pairs": about, "suspects": suspects[:SHOWN]}
 
 
@@ -238,7 +238,7 @@ def _problem(kind: str, message: str, remedy: str, pairs: Sequence[PairFacts]) -
 def _suspects(colours: Colours, limits: Limits) -> list[dict[str, Any]]:
     suspicion, flagged = colours.suspicion, colours.flagged(limits)
     found: list[dict[str, Any]] = []
-    for index in np.argsort(-suspicion, kind="stable")[:SHOWN].tolist():
+    for index in np.lexsort((-colours.score, -suspicion))[:SHOWN].tolist():
         each = colours.facts[index]
         best, near = colours.best_for(index)
         found.append(

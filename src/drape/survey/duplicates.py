@@ -241,12 +241,13 @@ def _told(pictures: Pictures, group: Sequence[int], how: str, *, near: bool = Fa
         expected = "expected each picture once"
     spoiled = [pictures.owners[index] for index in copies]
     names = _listed([each.person_id if person else each.cloth_id for each in spoiled])
-    noun = f"{'person' if person else 'cloth'} picture{'s' * (len(spoiled) > 1)}"
+    noun = "a person's picture" if person else "a cloth's picture"
+    are = "are" if len(spoiled) > 1 else "is"
     return Problem(
         kind=kind,
         severity="error" if across and person else "warning",
-        message=f"{noun} {names} of {spoiled[0].split}: that of {one.person_id if person else one.cloth_id} of "
-        f"{one.split} again ({how}), {expected}",
+        message=f"{noun} comes again: {names} of {spoiled[0].split} {are} {one.person_id if person else one.cloth_id} "
+        f"of {one.split} ({how}), {expected}",
         remedy=REMEDIES[kind],
         split=spoiled[0].split,
         ids=tuple(dict.fromkeys(each.person_id or each.cloth_id for each in spoiled)),

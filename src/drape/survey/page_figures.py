@@ -126,7 +126,7 @@ def _palette(colours: Sequence[Mapping[str, Any]], means: Mapping[str, Mapping[s
     if not colours:
         return ""
     swatches = "".join(
-        f'<li style="--c:rgb({",".join(map(str, each["rgb"]))});flex-grow:{each["share"]:.4f}" '
+        f'<li style="--c:rgb({",".join(map(str, each["rgb"]))});flex-grow:{100 * each["share"]:.2f}" '
         f'title="{each["share"]:.1%}">{_percent(each["share"])}</li>'
         for each in colours
     )

@@ -29,7 +29,7 @@ QUALITY = 80
 WORDS = {
     "cloth_mask": "mask", "parse": "parse", "joints": "pose", "shipped_mask": "agnostic mask",
     "shipped_agnostic": "agnostic", "parse_agnostic": "agnostic parse", "worn_cloth": "worn cloth",
-    "worn_cloth_mask": "its mask", "counterfactual": "other cloth",
+    "worn_cloth_mask": "its mask", "densepose": "dense pose", "counterfactual": "other cloth",
 }  # fmt: skip
 """What is written under a thumbnail, where the name of its kind is not it."""
 
