@@ -281,7 +281,7 @@ def effects(**changes: Effect) -> dict[str, Effect]:
         ({"curve": [BAD]}, ("diffusion.target=eps", "diffusion.weighting=uniform"), "warn", "with much noise 2.00"),
         ({"curve": [NONE], "effects": effects(cloth=CUT)}, (), "FAIL", "of a silent net's error is left|nothing"),
         ({"curve": [NONE], "effects": effects(cloth=IGNORED)}, (), "FAIL", "95% of a silent net's error is left"),
-        ({"average": NONE}, (), "FAIL", "averaged weights 6.0 times"),
+        ({"average": NONE}, (), "FAIL", "averaged weights is 6.0 times"),
     ],
 )
 def test_what_is_found_is_told_apart(changes: Any, settings: Any, status: str, words: str) -> None:

@@ -163,16 +163,17 @@ def pose_misfit(pose: Pose, parse: Parse) -> float | None:
 
 def label_distances(pose: Pose, parse: Parse) -> Float[ndarray, " k"] | None:
     """Distance of each visible joint from the labels it belongs on, in shares of the height; None without any."""
-    distances: dict[tuple[int, ...], ndarray] = {}
+    distances: dict[tuple[int, ...], ndarray | None] = {}
     away: list[float] = []
     for joint, ids in BELONGS.items():
-        region = is_any(parse, ids)
-        if pose[joint, 2] <= 0 or region.sum() < LEAST_PIXELS:
+        if pose[joint, 2] <= 0:
             continue
         if ids not in distances:
-            distances[ids] = _distance_to(region)
-        (row,), (column,) = _pixels(pose[[joint]], parse.shape)
-        away.append(max(0.0, float(distances[ids][row, column]) - 1) / parse.shape[0])
+            region = is_any(parse, ids)
+            distances[ids] = _distance_to(region) if region.sum() >= LEAST_PIXELS else None
+        if (distance := distances[ids]) is not None:
+            (row,), (column,) = _pixels(pose[[joint]], parse.shape)
+            away.append(max(0.0, float(distance[row, column]) - 1) / parse.shape[0])
     return np.array(away) if away else None
 
 

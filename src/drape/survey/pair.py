@@ -1,5 +1,6 @@
 """One pair examined from end to end: what is wrong with it, and its facts for the comparison with all others."""
 
+import cv2
 import numpy as np
 from jaxtyping import Bool, UInt8
 from numpy import ndarray
@@ -100,8 +101,8 @@ def _pixels(rgb: Rgb | None, region: Mask | None) -> UInt8[ndarray, "n 3"] | Non
     """Colours of a region; None if it is next to empty."""
     if rgb is None or region is None or region.sum() < measures.LEAST_PIXELS:
         return None
-    colours = rgb[region]
-    return np.ascontiguousarray(colours[:: max(1, len(colours) // 8192)])
+    places = np.flatnonzero(region)
+    return rgb.reshape(-1, 3)[places[:: max(1, len(places) // 8192)]]
 
 
 def _hashes(name: str, rgb: Rgb | None) -> dict[str, str]:
@@ -113,7 +114,8 @@ def _hashes(name: str, rgb: Rgb | None) -> dict[str, str]:
 def _shares(parse: UInt8[ndarray, "h w"] | None) -> tuple[float, ...]:
     if parse is None:
         return ()
-    return _rounded(np.bincount(parse.ravel(), minlength=NUM_LABELS) / parse.size, 5)
+    counts = cv2.calcHist([parse], [0], None, [NUM_LABELS], [0, NUM_LABELS]).ravel()
+    return _rounded(counts.astype(np.float64) / parse.size, 5)
 
 
 def _mean_lab(colours: UInt8[ndarray, "n 3"] | None) -> tuple[float, ...]:

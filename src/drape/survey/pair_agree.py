@@ -59,8 +59,9 @@ NAMES = {"person": "picture", "joints": "pose", "shipped_mask": "mask", "shipped
 """What the kinds of problems call them."""
 
 
-def _judged(first: str, second: str, *, is_fine: bool, is_mirrored: bool, doubt: float = 0.0) -> Edge:
-    verdict: Verdict = "ok" if is_fine else "mirrored" if is_mirrored else "another"
+def _judged(first: str, second: str, *, is_fine: bool, is_mirrored: Callable[[], bool], doubt: float = 0.0) -> Edge:
+    """`is_mirrored` is asked only of what is not fine."""
+    verdict: Verdict = "ok" if is_fine else "mirrored" if is_mirrored() else "another"
     return Edge(first, second, verdict, min(1.0, max(0.0, doubt)))
 
 
@@ -73,10 +74,14 @@ def _picture_and_parse(look: Look) -> Edge | None:
     fit = look.measure("parse fit", edges + 3 * measures.aligned(rgb, parse)) or 0.0
     evidence = look.measure("parse mirrored", measures.flipped_evidence(rgb, parse)) or 0.0
     least = look.limits.parse_fit if parse.shape[0] >= LEAST_HEIGHT else look.limits.parse_fit_tiny
-    turned = measures.edges_on_labels(rgb, _mirror(parse)) + 3 * measures.aligned(rgb, _mirror(parse))
-    is_mirrored = evidence > look.limits.mirrored and turned > max(fit, least)
-    is_fine = fit >= least and not is_mirrored
-    return _judged("person", "parse", is_fine=is_fine, is_mirrored=is_mirrored, doubt=1.5 - fit)
+
+    def is_mirrored() -> bool:
+        turned = _mirror(parse)
+        return measures.edges_on_labels(rgb, turned) + 3 * measures.aligned(rgb, turned) > max(fit, least)
+
+    if evidence > look.limits.mirrored and is_mirrored():
+        return Edge("person", "parse", "mirrored")
+    return _judged("person", "parse", is_fine=fit >= least, is_mirrored=lambda: False, doubt=1.5 - fit)
 
 
 def _picture_and_agnostic(look: Look) -> Edge | None:
@@ -106,7 +111,7 @@ def _picture_and_agnostic(look: Look) -> Edge | None:
             of=("shipped_agnostic", "person"),
         )
         return None
-    return _judged("person", "shipped_agnostic", is_fine=False, is_mirrored=is_mirrored)
+    return Edge("person", "shipped_agnostic", "mirrored" if is_mirrored else "another")
 
 
 def _agnostic_and_mask(look: Look) -> Edge | None:
@@ -125,8 +130,11 @@ def _agnostic_and_mask(look: Look) -> Edge | None:
         beyond = float(painted[outside].mean()) if outside.any() else 0.0
         look.measure("gray beyond mask", beyond)
     is_fine = gray >= 1 - look.limits.mask_off_gray and beyond <= look.limits.mask_off_gray
-    turned = measures.is_gray_inside(agnostic, _mirror(mask)) or 0.0
-    is_mirrored = turned >= look.limits.gray_inside and measures.overlap(painted, _mirror(mask)) > 0.8
+
+    def is_mirrored() -> bool:
+        turned = measures.is_gray_inside(agnostic, _mirror(mask)) or 0.0
+        return turned >= look.limits.gray_inside and measures.overlap(painted, _mirror(mask)) > 0.8
+
     return _judged("shipped_agnostic", "shipped_mask", is_fine=is_fine, is_mirrored=is_mirrored)
 
 
@@ -137,10 +145,13 @@ def _mask_and_parse(look: Look) -> Edge | None:
     cloth, _ = measures.mask_cover(mask, parse, look.cloth_labels)
     if cloth is None:
         return None
-    turned = measures.mask_cover(_mirror(mask), parse, look.cloth_labels)[0] or 0.0
+
+    def is_mirrored() -> bool:
+        return (measures.mask_cover(_mirror(mask), parse, look.cloth_labels)[0] or 0.0) >= 0.99
+
     doubt = (1 - cloth) / (1 - look.limits.hidden_cloth)
     is_fine = cloth >= look.limits.hidden_cloth
-    return _judged("parse", "shipped_mask", is_fine=is_fine, is_mirrored=turned >= 0.99, doubt=doubt)
+    return _judged("parse", "shipped_mask", is_fine=is_fine, is_mirrored=is_mirrored, doubt=doubt)
 
 
 def _both_parses(look: Look) -> Edge | None:
@@ -156,7 +167,7 @@ def _both_parses(look: Look) -> Edge | None:
     turned = _mirror(agnostic)
     straight, exchanged = (float((parse != each)[turned > 0].mean()) for each in (turned, MIRRORED[turned]))
     is_mirrored = min(straight, exchanged) <= look.limits.parse_agnostic
-    return _judged("parse", "parse_agnostic", is_fine=False, is_mirrored=is_mirrored)
+    return Edge("parse", "parse_agnostic", "mirrored" if is_mirrored else "another")
 
 
 def _check_agnostic_parse_leak(look: Look, agnostic: Parse, parse: Parse) -> None:
@@ -180,10 +191,13 @@ def _parse_and_densepose(look: Look) -> Edge | None:
     agree = look.measure("densepose agrees", measures.parts_agree(parts, parse, with_faces=with_faces))
     if agree is None:
         return None
-    turned = measures.parts_agree(parts, _mirror(parse), with_faces=with_faces) or 0.0
     least = look.limits.parts_agree if parse.shape[0] >= LEAST_HEIGHT else look.limits.parts_agree_tiny
+
+    def is_mirrored() -> bool:
+        return (measures.parts_agree(parts, _mirror(parse), with_faces=with_faces) or 0.0) >= least
+
     doubt = (1 - agree) / (1 - least)
-    return _judged("parse", "densepose", is_fine=agree >= least, is_mirrored=turned >= least, doubt=doubt)
+    return _judged("parse", "densepose", is_fine=agree >= least, is_mirrored=is_mirrored, doubt=doubt)
 
 
 def _parse_and_skeleton(look: Look) -> Edge | None:
@@ -191,9 +205,11 @@ def _parse_and_skeleton(look: Look) -> Edge | None:
     if drawn is None or parse is None or drawn.shape != parse.shape or parse.shape[0] < LEAST_HEIGHT:
         return None
     share = look.measure("skeleton on body", float((parse > 0)[drawn].mean())) or 0.0
-    turned = float((parse > 0)[_mirror(drawn)].mean())
-    is_fine, is_mirrored = share >= look.limits.skeleton_on_body, turned > max(0.95, share + 0.05)
-    doubt = (1 - share) / (1 - look.limits.skeleton_on_body)
+
+    def is_mirrored() -> bool:
+        return float((parse > 0)[_mirror(drawn)].mean()) > max(0.95, share + 0.05)
+
+    is_fine, doubt = share >= look.limits.skeleton_on_body, (1 - share) / (1 - look.limits.skeleton_on_body)
     return _judged("parse", "skeleton", is_fine=is_fine, is_mirrored=is_mirrored, doubt=doubt)
 
 
@@ -206,9 +222,10 @@ def _parse_and_warp(look: Look) -> Edge | None:
     if not known.any():
         return None
     inside = look.measure("warp on cloth", float(worn[known].mean())) or 0.0
-    turned = float(_mirror(worn)[known].mean())
-    is_fine, is_mirrored = inside >= look.limits.warp_inside, turned >= look.limits.warp_inside
-    return _judged("parse", "warp", is_fine=is_fine, is_mirrored=is_mirrored)
+    least = look.limits.warp_inside
+    return _judged(
+        "parse", "warp", is_fine=inside >= least, is_mirrored=lambda: bool(_mirror(worn)[known].mean() >= least)
+    )
 
 
 def _picture_and_counterfactual(look: Look) -> Edge | None:
@@ -224,10 +241,12 @@ def _picture_and_counterfactual(look: Look) -> Edge | None:
     look.measure("counterfactual outside", differs)
     if differs > look.limits.counterfactual_outside and _is_bgr(look, "counterfactual", other, person, outside):
         return None
-    turned = float(measures.differs(_mirror(other), person)[outside].mean())
-    is_fine = differs <= look.limits.counterfactual_outside
-    doubt = 0.5 * differs / look.limits.counterfactual_outside
-    return _judged("person", "counterfactual", is_fine=is_fine, is_mirrored=turned < 0.5 * differs, doubt=doubt)
+
+    def is_mirrored() -> bool:
+        return bool(measures.differs(_mirror(other), person)[outside].mean() < 0.5 * differs)
+
+    is_fine, doubt = differs <= look.limits.counterfactual_outside, 0.5 * differs / look.limits.counterfactual_outside
+    return _judged("person", "counterfactual", is_fine=is_fine, is_mirrored=is_mirrored, doubt=doubt)
 
 
 def _pose_and_parse(look: Look, pose: Pose) -> Edge | None:
@@ -241,11 +260,20 @@ def _pose_and_parse(look: Look, pose: Pose) -> Edge | None:
     if on_body is None or misfit is None:
         return None
     limit = look.limits.off_labels
-    exchanged = but_the_worst(measures.label_distances(pose[list(measures.POSE_MIRRORED)], parse)) or 0.0
-    turned = but_the_worst(measures.label_distances(measures.mirrored_pose(pose), parse)) or 0.0
-    is_fine = on_body >= look.limits.on_body and min(misfit, exchanged) <= limit
-    is_mirrored = turned < 0.35 * misfit and turned <= limit
+
+    def is_mirrored() -> bool:
+        turned = but_the_worst(measures.label_distances(measures.mirrored_pose(pose), parse)) or 0.0
+        return turned < 0.35 * misfit and turned <= limit
+
+    fits = misfit <= limit or fits_exchanged(look, pose, parse)
+    is_fine = on_body >= look.limits.on_body and fits
     return _judged("parse", "joints", is_fine=is_fine, is_mirrored=is_mirrored, doubt=misfit / limit)
+
+
+def fits_exchanged(look: Look, pose: Pose, parse: Parse) -> bool:
+    """Whether joints lie on their labels once left and right are exchanged."""
+    exchanged = but_the_worst(measures.label_distances(pose[list(measures.POSE_MIRRORED)], parse))
+    return exchanged is not None and exchanged <= look.limits.off_labels
 
 
 def but_the_worst(distances: Float[ndarray, " k"] | None) -> float | None:
@@ -261,9 +289,12 @@ def _pose_and_skeleton(look: Look, pose: Pose) -> Edge | None:
     if drawn is None or (pose[:, 2] > 0).sum() < LEAST_JOINTS:
         return None
     away = look.measure("pose off skeleton", _off_skeleton(pose, drawn)) or 0.0
-    turned = _off_skeleton(measures.mirrored_pose(pose), drawn)
     limit = look.limits.off_skeleton
-    return _judged("joints", "skeleton", is_fine=away <= limit, is_mirrored=turned <= limit, doubt=away / limit)
+
+    def is_mirrored() -> bool:
+        return _off_skeleton(measures.mirrored_pose(pose), drawn) <= limit
+
+    return _judged("joints", "skeleton", is_fine=away <= limit, is_mirrored=is_mirrored, doubt=away / limit)
 
 
 def _off_skeleton(pose: Pose, drawn: Mask) -> float:
@@ -277,9 +308,11 @@ def _pose_and_densepose(look: Look, pose: Pose) -> Edge | None:
     if parts is None or (pose[:, 2] > 0).sum() < LEAST_JOINTS:
         return None
     share = look.measure("pose on densepose", measures.joints_on_body(pose, parts)) or 0.0
-    turned = measures.joints_on_body(measures.mirrored_pose(pose), parts) or 0.0
-    is_fine, is_mirrored = share >= look.limits.on_body, turned >= look.limits.on_body
-    return _judged("joints", "densepose", is_fine=is_fine, is_mirrored=is_mirrored)
+
+    def is_mirrored() -> bool:
+        return (measures.joints_on_body(measures.mirrored_pose(pose), parts) or 0.0) >= look.limits.on_body
+
+    return _judged("joints", "densepose", is_fine=share >= look.limits.on_body, is_mirrored=is_mirrored)
 
 
 def _is_bgr(look: Look, kind: str, rgb: Rgb, person: Rgb, region: Mask) -> bool:

@@ -10,6 +10,7 @@ from drape.survey import measures
 from drape.survey.blame import Edge, blame
 from drape.survey.look import Look
 from drape.survey.measures import LEFT_PARTS, RIGHT_PARTS
+from drape.survey.pair_agree import fits_exchanged
 
 Parts = UInt8[ndarray, "h w"]
 Pose = Float[ndarray, "18 3"]
@@ -78,8 +79,7 @@ def _pose_and_parse(look: Look, pose: Pose | None, parse: Parts | None) -> float
     """From -1 (agree) to 1; joints that fit the labels only when exchanged are evidence enough."""
     if pose is None or parse is None:
         return None
-    exchanged = measures.pose_misfit(pose[list(measures.POSE_MIRRORED)], parse) or 0.0
-    if look.numbers.get("pose off labels", 0.0) > look.limits.off_labels >= exchanged:
+    if look.numbers.get("pose off labels", 0.0) > look.limits.off_labels and fits_exchanged(look, pose, parse):
         return 1.0
     return measures.sides_swapped(pose, parse)
 
@@ -89,6 +89,7 @@ def _both_parses(look: Look, parse: Parts) -> float | None:
     agnostic = look.labels("parse_agnostic")
     if agnostic is None or agnostic.shape != parse.shape or any(each.kind == "parse_agnostic" for each in look.blamed):
         return None
+    agnostic, parse = look.small(agnostic, labels=True), look.small(parse, labels=True)
     sided = (agnostic > 0) & (MIRRORED[agnostic] != agnostic)
     agreeing = int((parse == agnostic)[sided].sum())
     return _balance(int((parse == MIRRORED[agnostic])[sided].sum()), agreeing)
