@@ -98,5 +98,5 @@ def test_only_a_command_that_resumes_promises_to_go_on(
 
     monkeypatch.setattr(front, "_load", lambda name: SimpleNamespace(run=interrupted))
     assert front.main([name]) == 130
-    promise = "the same command goes on from here" if name in ("train", "mannequin", "sweep") else "nothing was changed"
+    promise = "the same command goes on from here" if name in front.RESUMES else "nothing was changed"
     assert capsys.readouterr().err == f"drape: interrupted; {promise}.\n"

@@ -1,29 +1,56 @@
 """What the commands share: calling a typer function with given arguments, and reading sizes and durations."""
 
 import math
+import os
 import re
+import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import typer
 
-from drape.errors import ConfigError
+from drape.errors import ConfigError, DrapeError
 
 USAGE_ERROR: Any = typer.BadParameter.__mro__[1]  # click's UsageError, which typer does not export
 INTERRUPTED = 130
 
 
-def call(function: Callable[..., int | None], argv: list[str], name: str, examples: str) -> int:
+def politely(run: Callable[[], int], name: str, left: str = "nothing was changed") -> int:
+    """The exit code of `run`: its own; 2 and one line on stderr for what a user can fix; 130 if interrupted.
+
+    left   what an interruption leaves, in the words of the message
+    """
+    try:
+        return run()
+    except DrapeError as error:
+        print(f"{name}: {one_line(error)}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print(f"{name}: interrupted; {left}.", file=sys.stderr)
+        return INTERRUPTED
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader of a pipe went away
+        return 0
+
+
+def script(function: Callable[..., int | None], examples: str) -> int:
+    """Run the typer function of a file in `examples/` on the command line, with the manners of `drape` itself."""
+    path = Path(sys.argv[0])
+    return politely(lambda: call(function, sys.argv[1:], f"python examples/{path.name}", examples), path.stem)
+
+
+def call(function: Callable[..., int | None], argv: list[str], program: str, examples: str) -> int:
     """Run a typer function on `argv`; `--help` ends with the examples.  Raises ConfigError for wrong usage."""
     app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
     epilog = "Examples:\n\n" + "\n\n".join(f"\b\n  {line.strip()}" for line in examples.strip().splitlines())
     app.command(epilog=epilog)(function)
     try:
-        code = app(argv, prog_name=f"drape {name}", standalone_mode=False)
+        code = app(argv, prog_name=program, standalone_mode=False)
     except typer.Abort as error:
         raise KeyboardInterrupt from error
     except USAGE_ERROR as error:
-        raise ConfigError(f"{error.format_message().rstrip('.')}. See 'drape {name} --help'.") from error
+        raise ConfigError(f"{error.format_message().rstrip('.')}. See '{program} --help'.") from error
     if code == INTERRUPTED:  # what typer makes of a KeyboardInterrupt in some releases
         raise KeyboardInterrupt
     return code or 0

@@ -28,7 +28,7 @@ IDS_SHOWN = 6
 
 def run(argv: list[str]) -> int:
     """Run the command on its arguments."""
-    return call(_check, argv, "data check", EXAMPLES)
+    return call(_check, argv, "drape data check", EXAMPLES)
 
 
 def _check(

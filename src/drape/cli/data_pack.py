@@ -32,7 +32,7 @@ ANY = "mini-64"
 
 def run(argv: list[str]) -> int:
     """Run the command on its arguments."""
-    return call(_pack, argv, "data pack", EXAMPLES)
+    return call(_pack, argv, "drape data pack", EXAMPLES)
 
 
 def _pack(

@@ -23,7 +23,7 @@ WEBP_SIDE = 16_383  # pixels, of the format
 
 def run(argv: list[str]) -> int:
     """Run the command on its arguments."""
-    return call(_show, argv, "data show", EXAMPLES)
+    return call(_show, argv, "drape data show", EXAMPLES)
 
 
 def _show(

@@ -29,7 +29,7 @@ MAX_PICTURES = 400  # the sheet of 20 people in 20 clothes is 5000 pixels wide
 
 def run(argv: list[str]) -> int:
     """Run the command on its arguments."""
-    return call(_demo, argv, "demo", EXAMPLES)
+    return call(_demo, argv, "drape demo", EXAMPLES)
 
 
 def _demo(

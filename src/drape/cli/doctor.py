@@ -30,7 +30,7 @@ drape doctor --replay runs/mini/faults/000000012000
 
 def run(argv: list[str]) -> int:
     """Run the command on its arguments."""
-    return call(_doctor, argv, "doctor", EXAMPLES)
+    return call(_doctor, argv, "drape doctor", EXAMPLES)
 
 
 def _doctor(

@@ -20,7 +20,7 @@ drape ema runs/mini --length 0.07 --images 200016 --out early.safetensors --json
 
 def run(argv: list[str]) -> int:
     """Run the command on its arguments."""
-    return call(_ema, argv, "ema", EXAMPLES)
+    return call(_ema, argv, "drape ema", EXAMPLES)
 
 
 def _ema(

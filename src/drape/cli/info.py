@@ -27,7 +27,7 @@ GIB = 2**30
 
 def run(argv: list[str]) -> int:
     """Run the command on its arguments."""
-    return call(_info, argv, "info", EXAMPLES)
+    return call(_info, argv, "drape info", EXAMPLES)
 
 
 def _info(

@@ -1,12 +1,11 @@
 """`drape COMMAND ...`: find the command, run it, and turn what a user can fix into one line and exit 2."""
 
 import importlib
-import os
 import sys
 from types import ModuleType
 
 from drape import __version__
-from drape.cli.command import one_line
+from drape.cli.command import politely
 from drape.errors import DrapeError, did_you_mean
 
 COMMANDS: dict[str, tuple[str, str]] = {
@@ -35,18 +34,8 @@ def main(argv: list[str] | None = None) -> int:
     if arguments[0] == "--version":
         print(f"drape {__version__}")
         return 0
-    try:
-        return _load(arguments[0]).run(arguments[1:])
-    except DrapeError as error:
-        print(f"drape: {one_line(error)}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        left = "the same command goes on from here" if arguments[0] in RESUMES else "nothing was changed"
-        print(f"drape: interrupted; {left}.", file=sys.stderr)
-        return 130
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader of a pipe went away
-        return 0
+    left = "the same command goes on from here" if arguments[0] in RESUMES else "nothing was changed"
+    return politely(lambda: _load(arguments[0]).run(arguments[1:]), "drape", left)
 
 
 def _load(name: str) -> ModuleType:

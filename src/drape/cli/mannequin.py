@@ -20,7 +20,7 @@ drape mannequin people --check
 
 def run(argv: list[str]) -> int:
     """Run the command on its arguments."""
-    return call(_mannequin, argv, "mannequin", EXAMPLES)
+    return call(_mannequin, argv, "drape mannequin", EXAMPLES)
 
 
 def _mannequin(

@@ -27,7 +27,7 @@ SUFFIXES = (".png", ".svg")
 
 def run(argv: list[str]) -> int:
     """Run the command on its arguments."""
-    return call(_plot, argv, "plot", EXAMPLES)
+    return call(_plot, argv, "drape plot", EXAMPLES)
 
 
 def _plot(

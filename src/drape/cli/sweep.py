@@ -27,7 +27,7 @@ SCORES = 8  # validations of a trial, unless --set says otherwise: enough to pru
 
 def run(argv: list[str]) -> int:
     """Run the command on its arguments."""
-    return call(_sweep, argv, "sweep", EXAMPLES)
+    return call(_sweep, argv, "drape sweep", EXAMPLES)
 
 
 def _sweep(

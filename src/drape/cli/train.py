@@ -28,7 +28,7 @@ drape train base-128 --dry-run --memory 24GiB
 
 def run(argv: list[str]) -> int:
     """Run the command on its arguments."""
-    return call(_train, argv, "train", EXAMPLES)
+    return call(_train, argv, "drape train", EXAMPLES)
 
 
 def _train(

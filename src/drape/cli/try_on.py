@@ -21,7 +21,7 @@ drape try-on --person maya --cloth rugby-tee --out maya.png --steps 4 --guidance
 
 def run(argv: list[str]) -> int:
     """Run the command on its arguments."""
-    return call(_try_on, argv, "try-on", EXAMPLES)
+    return call(_try_on, argv, "drape try-on", EXAMPLES)
 
 
 def _try_on(
