@@ -169,7 +169,14 @@ def link_out(copy: Copy, name: str) -> set[str]:
     outside.write_bytes(copy.path("image", name).read_bytes())
     path = copy.path("image", name)
     path.unlink()
-    path.symlink_to(outside)
+    path.symlink_to(outside.resolve())
+    return set()
+
+
+def link_to_nothing(copy: Copy, name: str) -> set[str]:
+    path = copy.path("cloth", name)
+    path.unlink()
+    path.symlink_to("nothing.jpg")
     return set()
 
 
@@ -453,6 +460,7 @@ FILES = (
     Fault("web page saved as picture", file("image", lambda content: b"<!doctype html>" * 20), ("damaged file",)),
     Fault("decompression bomb", file("image", bomb), ("bomb",)),
     Fault("link out of the set", link_out, ("link",)),
+    Fault("link that leads nowhere", link_to_nothing, ("link",)),
     Fault("pipe instead of a file", pipe, ("special file",)),
     Fault("pose file cut off", file("openpose_json", lambda content: content[:100]), ("damaged file",)),
     Fault("line of three words", lambda copy, name: copy.append("one.jpg two.jpg three.jpg"), ("pair list",)),

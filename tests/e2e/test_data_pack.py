@@ -188,3 +188,11 @@ def test_training_at_another_size_prints_the_command_that_packs_for_it(packed, t
     said = capsys.readouterr().err
     assert "was packed with size 32x24, expected 64x48. Pack it again into another folder: drape data pack DIR" in said
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("look", ["show", "check"])
+def test_packed_data_is_looked_at_in_the_folder_it_came_from(look: str, packed, tmp_path, capsys, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["data", look, str(packed)]) == 2
+    assert "is packed data. Give the folder that it was packed from." in capsys.readouterr().err
+    assert not any(tmp_path.iterdir())

@@ -300,8 +300,8 @@ HOSTILE: dict[str, tuple[str, Callable[[Path], object], str]] = {
     "a folder": ("image", lambda path: (path.unlink(), path.mkdir()), "special file"),
     "a pipe": ("cloth", lambda path: (path.unlink(), os.mkfifo(path)), "special file"),
     "a device": ("cloth", lambda path: (path.unlink(), path.symlink_to("/dev/zero")), "link"),
-    "a link to nowhere": ("cloth", lambda path: (path.unlink(), path.symlink_to("nowhere.jpg")), "unreadable file"),
-    "a link in a circle": ("cloth", lambda path: (path.unlink(), path.symlink_to(path.name)), "unreadable file"),
+    "a link to nowhere": ("cloth", lambda path: (path.unlink(), path.symlink_to("nowhere.jpg")), "link"),
+    "a link in a circle": ("cloth", lambda path: (path.unlink(), path.symlink_to(path.name)), "link"),
 }
 
 

@@ -108,15 +108,20 @@ class Record:
     follow_links: bool
 
 
+def refuse_packed(root: Path) -> None:
+    """Raises DataError for shards: they hold what is left of the files for one net."""
+    from drape.data.shards import is_packed
+
+    if is_packed(root):
+        raise DataError(f"{root} is packed data. Give the folder that it was packed from.")
+
+
 def find_groups(root: Path, splits: Sequence[str] = ()) -> tuple[Layout, list[Group]]:
     """The layout of a folder and its groups, or those of the splits asked for.
 
     Raises DataError for a folder that is no data set, and for an unknown split with the nearest name.
     """
-    from drape.data.shards import is_packed
-
-    if is_packed(root):
-        raise DataError(f"{root} is packed data. Check the folder that it was packed from.")
+    refuse_packed(root)
     if not root.is_dir():
         raise DataError(f"{root} is {'a file' if root.exists() else 'missing'}, expected the folder of a data set.")
     layout, groups = _dresscode(root) or _viton(root)

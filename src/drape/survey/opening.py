@@ -73,6 +73,8 @@ def read_bytes(path: Path, root: Path, *, most: int, follow_links: bool = False)
     try:
         status = path.lstat()
         if stat.S_ISLNK(status.st_mode):
+            if not path.exists():
+                raise RefusedError("link", f"is a link that leads nowhere ({path.readlink()})", RESTORE)
             target = leads_out(path, root)
             if target is not None and not follow_links:
                 raise RefusedError(

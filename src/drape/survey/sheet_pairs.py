@@ -23,6 +23,7 @@ from drape.data.pose import to_pose
 from drape.data.reader import Files, FolderReader, Setting, check_size
 from drape.data.transforms import Size, resize_labels, resize_mask, resize_rgb
 from drape.data.viton_hd import VitonHD
+from drape.survey.layout import refuse_packed
 from drape.survey.overlays import CLOTH, COMPUTED, SHIPPED, dimmed, enlarged, missing, outlined, skeleton
 from drape.survey.sheet import Cell, cell_size
 from drape.survey.tps import drape_over
@@ -61,8 +62,9 @@ def is_dresscode(root: Path, split: str) -> bool:
 def open_pairs(root: Path, *, split: str, setting: Setting) -> FolderReader:
     """The pairs of a split, also where some of their files are missing.
 
-    Raises DataError if the folder or its list of pairs cannot be read, ConfigError for an unknown setting.
+    Raises DataError if the folder or its list of pairs cannot be read or is packed, ConfigError for an unknown setting.
     """
+    refuse_packed(root)
     kind = _DressCode if is_dresscode(root, split) else _Viton
     return kind(root, split=split, setting=setting, fields=("person",))
 
