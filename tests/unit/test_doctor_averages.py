@@ -116,8 +116,7 @@ def test_an_average_far_worse_than_the_weights_is_found(patient: Patient) -> Non
     patient.online, patient.ema = moved(0.02), moved(0.3)
     (finding,) = check_ema(patient)
     assert finding.status == "FAIL" and finding.evidence["ratio"] > 1.5
-    patient.shared.clear()
-    patient.online, patient.ema = patient.ema, patient.online
+    patient = replace(patient, online=patient.ema, ema=patient.online)
     (finding,) = check_ema(patient)
     assert finding.status == "ok" and finding.evidence["ratio"] < 1
 

@@ -48,7 +48,7 @@ def patient(
 def holding(**fields: Any) -> Patient:
     """A patient without data and nets."""
     found = object.__new__(Patient)
-    found.__dict__.update(thresholds=Thresholds(), images_seen=8000, shared={}, ema=None, online=None, **fields)
+    found.__dict__.update(thresholds=Thresholds(), images_seen=8000, _known={}, ema=None, online=None, **fields)
     return found
 
 

@@ -45,7 +45,7 @@ def opened(root: Path, *settings: str) -> Patient:
 def patient_with(root: Path, *settings: str) -> Patient:
     """A patient that nothing is known of, with few samples."""
     patient = opened(root, *settings)
-    return replace(patient, thresholds=replace(patient.thresholds, samples=48, draws=256, oracle_steps=4), shared={})
+    return replace(patient, thresholds=replace(patient.thresholds, samples=48, draws=256, oracle_steps=4))
 
 
 @pytest.fixture

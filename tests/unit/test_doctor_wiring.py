@@ -65,7 +65,7 @@ def opened(root: Path, *settings: str) -> Patient:
 def patient_with(root: Path, *settings: str, steps: int = 6) -> Patient:
     """A patient that nothing is known of, with few samples."""
     patient = opened(root, *settings)
-    return replace(patient, thresholds=replace(patient.thresholds, samples=64, steps=steps), shared={})
+    return replace(patient, thresholds=replace(patient.thresholds, samples=64, steps=steps))
 
 
 @pytest.fixture

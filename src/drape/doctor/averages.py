@@ -35,11 +35,11 @@ def check_weights(patient: Patient) -> list[Finding]:
     bad = bad_weight(tensors)
     if bad:
         return [_finding("weights", "FAIL", f"not all weights are numbers: {bad}", "begin again with a lower optim.lr")]
-    fresh = _fresh(patient)
+    fresh = patient.once(_fresh)
     growth = {name: _growth(tensor, fresh[name]) for name, tensor in tensors.items() if tensor.ndim > 1}
     growth = {name: ratio for name, ratio in growth.items() if np.isfinite(ratio)}
     evidence = {"unmoved": unmoved(patient), "growth": growth}
-    finding = _unmoved(patient, tensors) or _out_of_measure(patient, growth) or _dead(patient, tensors)
+    finding = _untrained(patient, tensors) or _out_of_measure(patient, growth) or _dead(patient, tensors)
     if finding is not None:
         return [_finding("weights", finding.status, finding.found, finding.remedy, evidence)]
     low, high = min(growth.values()), max(growth.values())
@@ -53,10 +53,7 @@ def check_weights(patient: Patient) -> list[Finding]:
 def unmoved(patient: Patient) -> list[str]:
     """Names of the trained weights that are, bit for bit, what they were before training, though a gradient reaches
     them.  Empty where the run began from other weights, or from another release's random numbers."""
-    if "unmoved" not in patient.shared:
-        patient.shared["unmoved"] = _find_unmoved(patient)
-    found: list[str] = patient.shared["unmoved"]
-    return found
+    return patient.once(_unmoved)
 
 
 def check_ema(patient: Patient) -> list[Finding]:
@@ -72,7 +69,7 @@ def check_ema(patient: Patient) -> list[Finding]:
     if bad:
         remedy = "begin again; the online weights are sound, so the update of the average is not"
         return [_finding("ema", "FAIL", f"not all averaged weights are numbers: {bad}", remedy)]
-    moved = [name for name in online if not torch.equal(online[name], _fresh(patient)[name])]
+    moved = [name for name in online if not torch.equal(online[name], patient.once(_fresh)[name])]
     if steps > 1 and moved and all(torch.equal(online[name], ema[name]) for name in moved):
         remedy = "average into copies of the weights, and never load the average into the net that is trained"
         return [
@@ -81,7 +78,7 @@ def check_ema(patient: Patient) -> list[Finding]:
             )
         ]
     if steps > 1 and moved and not _began_elsewhere(patient):
-        still = [name for name in moved if torch.equal(ema[name], _fresh(patient)[name])]
+        still = [name for name in moved if torch.equal(ema[name], patient.once(_fresh)[name])]
         if len(still) > len(moved) / 2:
             text = (
                 f"the average never followed: {len(still)} of {len(moved)} tensors that moved are still the first ones"
@@ -118,7 +115,7 @@ def _total(found: Measurement) -> float:
     return float(np.mean(found.x0("in")) + np.mean(found.x0("out")))
 
 
-def _unmoved(patient: Patient, tensors: Mapping[str, Tensor]) -> Finding | None:
+def _untrained(patient: Patient, tensors: Mapping[str, Tensor]) -> Finding | None:
     if patient.images_seen == 0:
         return _finding("weights", "warn", "the weights have not been trained yet", "train")
     stuck = unmoved(patient)
@@ -159,11 +156,11 @@ def _dead(patient: Patient, tensors: Mapping[str, Tensor]) -> Finding | None:
     return _finding("weights", "FAIL", f"all zero: {_some(dead)}", "look at gradient and weight decay of that layer")
 
 
-def _find_unmoved(patient: Patient) -> list[str]:
+def _unmoved(patient: Patient) -> list[str]:
     net = patient.online or patient.ema
     if net is None or patient.images_seen == 0 or _began_elsewhere(patient):
         return []
-    fresh = _fresh(patient)
+    fresh = patient.once(_fresh)
     same = [name for name, tensor in net.named_parameters() if torch.equal(tensor.detach(), fresh[name])]
     if not same or len(same) == len(fresh):
         return same
@@ -182,11 +179,8 @@ def _reached(patient: Patient, net: ParallelUNet) -> set[str]:
 
 
 def _fresh(patient: Patient) -> dict[str, Tensor]:
-    if "fresh weights" not in patient.shared:
-        net = state.fresh_net(patient.config)
-        patient.shared["fresh weights"] = {name: p.detach().to(patient.device) for name, p in net.named_parameters()}
-    found: dict[str, Tensor] = patient.shared["fresh weights"]
-    return found
+    net = state.fresh_net(patient.config)
+    return {name: p.detach().to(patient.device) for name, p in net.named_parameters()}
 
 
 def _began_elsewhere(patient: Patient) -> bool:

@@ -70,10 +70,7 @@ class Drawn:
 
 def drawn_of(patient: Patient) -> Drawn:
     """The draws of the first `thresholds.draws` images, fewer where they are large, batch by batch as in training."""
-    if "drawn" not in patient.shared:
-        patient.shared["drawn"] = _drawn(patient)
-    found: Drawn = patient.shared["drawn"]
-    return found
+    return patient.once(_drawn)
 
 
 def _drawn(patient: Patient) -> Drawn:

@@ -47,12 +47,7 @@ def age_of(patient: Patient) -> Age:
 
 def ruler_of(patient: Patient) -> Yardsticks:
     """The yardsticks of the people that are trained on, at the levels of the measurements."""
-    if "yardsticks" not in patient.shared:
-        schedule = patient.config.diffusion.build_schedule(patient.config.resolution)
-        images = patient.source.people_images(YARDSTICK_IMAGES)
-        patient.shared["yardsticks"] = compute(images, schedule, patient.thresholds.probe_levels)
-    ruler: Yardsticks = patient.shared["yardsticks"]
-    return ruler
+    return patient.once(_ruler)
 
 
 def whose(patient: Patient) -> tuple[str, ParallelUNet] | None:
@@ -69,11 +64,7 @@ def measured(patient: Patient, which: str = "ema", on: str = "held-out") -> Meas
     which   "ema" (online weights where there is no average) or "online"
     on      "held-out" or "training"
     """
-    key = f"measured {which} {on}"
-    if key not in patient.shared:
-        patient.shared[key] = _measured(patient, which, on)
-    found: Measurement | None = patient.shared[key]
-    return found
+    return patient.once(_measured, which, on)
 
 
 def pairs_of(patient: Patient, on: str) -> TryOnBatch | None:
@@ -85,9 +76,7 @@ def pairs_of(patient: Patient, on: str) -> TryOnBatch | None:
 
 def examined_on(patient: Patient) -> str:
     """The pairs that checks are about: "held-out", or "training" where nothing is held out."""
-    if "examined on" not in patient.shared:
-        patient.shared["examined on"] = "training" if patient.held_out(1) is None else "held-out"
-    return str(patient.shared["examined on"])
+    return patient.once(_examined_on)
 
 
 def measure_net(patient: Patient, net: ParallelUNet, on: str, *, everything: bool = False) -> Measurement | None:
@@ -104,6 +93,16 @@ def measure_net(patient: Patient, net: ParallelUNet, on: str, *, everything: boo
         changes=CHANGES if everything else (),
         null=OfNet(net, config, null=True) if everything else None,
     )
+
+
+def _ruler(patient: Patient) -> Yardsticks:
+    schedule = patient.config.diffusion.build_schedule(patient.config.resolution)
+    images = patient.source.people_images(YARDSTICK_IMAGES)
+    return compute(images, schedule, patient.thresholds.probe_levels)
+
+
+def _examined_on(patient: Patient) -> str:
+    return "training" if patient.held_out(1) is None else "held-out"
 
 
 def _measured(patient: Patient, which: str, on: str) -> Measurement | None:

@@ -123,10 +123,7 @@ def _gap(t: Tensor) -> float:
 
 def shown_of(patient: Patient) -> Shown:
     """The first `thresholds.samples` images as the trainer's loop shows them to the net."""
-    if "shown" not in patient.shared:
-        patient.shared["shown"] = _shown(patient)
-    found: Shown = patient.shared["shown"]
-    return found
+    return patient.once(_shown)
 
 
 def _shown(patient: Patient) -> Shown:

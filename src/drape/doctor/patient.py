@@ -3,11 +3,11 @@
 Nothing here has a way of its own to read data or to build nets: a fault in the trainer's own parts must show.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar, TypeVarTuple
 
 import torch
 
@@ -25,6 +25,9 @@ from drape.training.held_out import rank, split, validation_pairs
 from drape.training.records import Record
 from drape.training.sources import Micro, Source, load_source, open_reader, open_readers
 from drape.training.validation import Validator
+
+Asked = TypeVarTuple("Asked")
+Found = TypeVar("Found")
 
 MOST_PAIRS = 512
 """Pairs to train on that the doctor decodes; of a larger set it takes this many, spread over it."""
@@ -63,7 +66,6 @@ class Patient:
     online       the weights as the optimiser left them; None before training, and for a weights file
     ema          their average, what samples are drawn with; None before training
     images_seen  of these weights
-    shared       what more than one check needs and one has found, by name
     """
 
     config: RunConfig
@@ -76,7 +78,7 @@ class Patient:
     ema: ParallelUNet | None = None
     images_seen: int = 0
     records: RunRecords | None = None
-    shared: dict[str, Any] = field(default_factory=dict, repr=False)
+    _known: dict[tuple[Any, ...], Any] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     @property
     def device(self) -> torch.device:
@@ -88,6 +90,17 @@ class Patient:
         size = min(self.config.batch_size, self.thresholds.samples)
         stream = self.source.batches(0, [slice(0, size)])
         return [next(stream) for _ in range(-(-self.thresholds.samples // size))]
+
+    def once(self, find: Callable[["Patient", *Asked], Found], *asked: *Asked) -> Found:
+        """`find(self, *asked)`, computed at the first call and kept: checks share what takes long.
+
+        A copy by `dataclasses.replace` knows nothing yet.
+        """
+        key = (find, *asked)
+        if key not in self._known:
+            self._known[key] = find(self, *asked)
+        found: Found = self._known[key]
+        return found
 
     def trained(self, count: int) -> TryOnBatch:
         """Pairs that are trained on, unflipped, as many different people as possible; the same ones at every call."""

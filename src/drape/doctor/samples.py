@@ -47,7 +47,7 @@ def check_cloth_swap(patient: Patient) -> list[Finding]:
     evidence: inside, outside (mean |change|), ratio, right, wrong (mean square error in the mask), gain; strip: for the
     page, one {person, cloth, right, other, wrong, truth} a row, PNG in base64
     """
-    drawn = _drawn(patient)
+    drawn = patient.once(_draw)
     if drawn is None or drawn.wrong is None or not drawn.right.isfinite().all():
         return []
     mask, truth = drawn.pairs.need("agnostic_mask"), drawn.pairs.need("person")
@@ -90,7 +90,7 @@ def check_sample_quality(patient: Patient) -> list[Finding]:
     evidence: psnr, ssim, colour_error in the mask; inside, outside (mean square error), once_inside, once_outside
     (of the prediction at the noisiest probe)
     """
-    drawn, found = _drawn(patient), measured(patient, on=examined_on(patient))
+    drawn, found = patient.once(_draw), measured(patient, on=examined_on(patient))
     if drawn is None or found is None or not found.finite:
         return []
     mask, truth = drawn.pairs.need("agnostic_mask"), drawn.pairs.need("person")
@@ -184,13 +184,6 @@ def png(image: Tensor) -> str:
         buffer, format="PNG"
     )
     return base64.b64encode(buffer.getvalue()).decode("ascii")
-
-
-def _drawn(patient: Patient) -> Drawn | None:
-    if "samples" not in patient.shared:
-        patient.shared["samples"] = _draw(patient)
-    found: Drawn | None = patient.shared["samples"]
-    return found
 
 
 def _draw(patient: Patient) -> Drawn | None:

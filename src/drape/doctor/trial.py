@@ -87,10 +87,7 @@ class Trial:
 
 def trial_of(patient: Patient) -> Trial:
     """The patient's trial, run once."""
-    if "trial" not in patient.shared:
-        patient.shared["trial"] = run_trial(patient, patient.thresholds.steps)
-    trial: Trial = patient.shared["trial"]
-    return trial
+    return patient.once(run_trial, patient.thresholds.steps)
 
 
 def trial_config(config: RunConfig, most: int) -> RunConfig:
