@@ -97,7 +97,7 @@ def alone(people: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
-@pytest.mark.parametrize("accumulate", [2, 8])
+@pytest.mark.parametrize("accumulate", [2, pytest.param(8, marks=pytest.mark.slow)])
 def test_accumulation_gives_the_same_run(people: Path, alone: Path, tmp_path: Path, accumulate: int) -> None:
     assert main(arguments(people, tmp_path / "run", "--set", f"accumulate={accumulate}")) == 0
     assert_same_run(tmp_path / "run", alone)

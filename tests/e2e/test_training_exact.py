@@ -66,7 +66,7 @@ def test_a_preview_that_fails_is_an_event_and_changes_nothing(
     ]
 
 
-@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("workers", [pytest.param(0, marks=pytest.mark.slow), 2])
 def test_reading_from_disk_all_the_time_with_any_number_of_workers_changes_nothing(
     people: Path, plain: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, workers: int
 ) -> None:
