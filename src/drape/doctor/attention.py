@@ -19,7 +19,7 @@ from torch.nn import functional as F
 from drape.data.sample import TryOnBatch
 from drape.data.viton_hd import VitonHD
 from drape.diffusion.schedule import CosineSchedule, resolution_shift
-from drape.doctor.finding import Finding, Status
+from drape.doctor.finding import Finding, Status, of_run
 from drape.doctor.measured import age_of, examined_on, pairs_of, whose
 from drape.doctor.patient import Patient
 from drape.doctor.predictor import OfNet, amplitudes, noise, take
@@ -118,7 +118,7 @@ def _judged(patient: Patient, evidence: dict[str, Any], chosen: int) -> Finding:
         status, text = "warn", f"no head finds the place on the cloth: {text}"
     if status == "warn":
         remedy = "train on" if age.early else "try net.places=body; see the cloth gap for whether the cloth counts"
-    return Finding(status=status, name="attention", found=text, remedy=remedy, tier="C", evidence=evidence)
+    return of_run(status, "attention", text, remedy, evidence)
 
 
 def _with_truth(patient: Patient, pairs: TryOnBatch) -> tuple[TryOnBatch, Tensor | None]:

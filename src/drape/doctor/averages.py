@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from drape.doctor.finding import Finding, Status
+from drape.doctor.finding import Finding, of_run
 from drape.doctor.measured import age_of, examined_on, measured
 from drape.doctor.patient import Patient
 from drape.doctor.probe import Measurement
@@ -34,20 +34,20 @@ def check_weights(patient: Patient) -> list[Finding]:
     tensors = dict(net.named_parameters())
     bad = bad_weight(tensors)
     if bad:
-        return [_finding("weights", "FAIL", f"not all weights are numbers: {bad}", "begin again with a lower optim.lr")]
+        return [of_run("FAIL", "weights", f"not all weights are numbers: {bad}", "begin again with a lower optim.lr")]
     fresh = patient.once(_fresh)
     growth = {name: _growth(tensor, fresh[name]) for name, tensor in tensors.items() if tensor.ndim > 1}
     growth = {name: ratio for name, ratio in growth.items() if np.isfinite(ratio)}
     evidence = {"unmoved": unmoved(patient), "growth": growth}
     finding = _untrained(patient, tensors) or _out_of_measure(patient, growth) or _dead(patient, tensors)
     if finding is not None:
-        return [_finding("weights", finding.status, finding.found, finding.remedy, evidence)]
+        return [of_run(finding.status, "weights", finding.found, finding.remedy, evidence)]
     low, high = min(growth.values()), max(growth.values())
     text = f"{len(tensors)} tensors, all finite; sizes {low:.2g} to {high:.2g} of the first ones"
     if high > patient.thresholds.weight_growth:
         grown = max(growth, key=lambda name: growth[name])
-        return [_finding("weights", "warn", f"{grown} has grown a lot: {text}", "try a lower optim.lr", evidence)]
-    return [_finding("weights", "ok", text, evidence=evidence)]
+        return [of_run("warn", "weights", f"{grown} has grown a lot: {text}", "try a lower optim.lr", evidence)]
+    return [of_run("ok", "weights", text, evidence=evidence)]
 
 
 def unmoved(patient: Patient) -> list[str]:
@@ -68,14 +68,12 @@ def check_ema(patient: Patient) -> list[Finding]:
     bad = bad_weight(ema)
     if bad:
         remedy = "begin again; the online weights are sound, so the update of the average is not"
-        return [_finding("ema", "FAIL", f"not all averaged weights are numbers: {bad}", remedy)]
+        return [of_run("FAIL", "ema", f"not all averaged weights are numbers: {bad}", remedy)]
     moved = [name for name in online if not torch.equal(online[name], patient.once(_fresh)[name])]
     if steps > 1 and moved and all(torch.equal(online[name], ema[name]) for name in moved):
         remedy = "average into copies of the weights, and never load the average into the net that is trained"
         return [
-            _finding(
-                "ema", "FAIL", f"the average is the weights themselves, bit for bit, after {steps:,} steps", remedy
-            )
+            of_run("FAIL", "ema", f"the average is the weights themselves, bit for bit, after {steps:,} steps", remedy)
         ]
     if steps > 1 and moved and not _began_elsewhere(patient):
         still = [name for name in moved if torch.equal(ema[name], patient.once(_fresh)[name])]
@@ -83,7 +81,7 @@ def check_ema(patient: Patient) -> list[Finding]:
             text = (
                 f"the average never followed: {len(still)} of {len(moved)} tensors that moved are still the first ones"
             )
-            return [_finding("ema", "FAIL", text, "update the average after every step of the optimiser")]
+            return [of_run("FAIL", "ema", text, "update the average after every step of the optimiser")]
     return _follows(patient)
 
 
@@ -103,11 +101,11 @@ def _follows(patient: Patient) -> list[Finding]:
     text = f"its error is {ratio:.3f} of that of the online weights {age_of(patient)}"
     if not np.isfinite(ratio) or ratio > patient.thresholds.ema_ratio_most:
         text = f"the average is far worse than the weights: {text}"
-        return [_finding("ema", "FAIL", text, "look at how the average is updated", evidence)]
+        return [of_run("FAIL", "ema", text, "look at how the average is updated", evidence)]
     if ratio > patient.thresholds.ema_ratio:
         text = f"the average still lags behind: {text}"
-        return [_finding("ema", "warn", text, "train on, or set a shorter ema.lengths", evidence)]
-    return [_finding("ema", "ok", text, evidence=evidence)]
+        return [of_run("warn", "ema", text, "train on, or set a shorter ema.lengths", evidence)]
+    return [of_run("ok", "ema", text, evidence=evidence)]
 
 
 def _total(found: Measurement) -> float:
@@ -117,18 +115,18 @@ def _total(found: Measurement) -> float:
 
 def _untrained(patient: Patient, tensors: Mapping[str, Tensor]) -> Finding | None:
     if patient.images_seen == 0:
-        return _finding("weights", "warn", "the weights have not been trained yet", "train")
+        return of_run("warn", "weights", "the weights have not been trained yet", "train")
     stuck = unmoved(patient)
     if len(stuck) == len(tensors):
         text = f"all {len(tensors)} tensors are the untrained ones after {patient.images_seen:,} images"
-        return _finding(
-            "weights", "FAIL", text, "no step of the optimiser was ever taken: look at update and accumulation"
+        return of_run(
+            "FAIL", "weights", text, "no step of the optimiser was ever taken: look at update and accumulation"
         )
     stuck = [name for name in stuck if not name.startswith(CLOTH_PART)]  # that is for the cloth gap to say
     if not stuck:
         return None
     text = f"{len(stuck)} of {len(tensors)} tensors never moved though a gradient reaches them: {_some(stuck)}"
-    return _finding("weights", "FAIL", text, "give every parameter to the optimiser, with requires_grad")
+    return of_run("FAIL", "weights", text, "give every parameter to the optimiser, with requires_grad")
 
 
 def _out_of_measure(patient: Patient, growth: Mapping[str, float]) -> Finding | None:
@@ -138,13 +136,13 @@ def _out_of_measure(patient: Patient, growth: Mapping[str, float]) -> Finding | 
         text = (
             f"{len(grown)} tensors have grown more than {thresholds.weight_growth_most:g} times: {_some(grown, growth)}"
         )
-        return _finding("weights", "FAIL", text, "lower optim.lr, and begin again")
+        return of_run("FAIL", "weights", text, "lower optim.lr, and begin again")
     shrunk = [name for name, ratio in growth.items() if ratio < thresholds.weight_shrink]
     if len(shrunk) > len(growth) / 4:
         decay = patient.config.optim.weight_decay
         text = f"{len(shrunk)} of {len(growth)} tensors are below {thresholds.weight_shrink:g} of what they were: "
         text += _some(shrunk, growth)
-        return _finding("weights", "FAIL", text, f"lower optim.weight_decay ({decay:g}): it kills the net")
+        return of_run("FAIL", "weights", text, f"lower optim.weight_decay ({decay:g}): it kills the net")
     return None
 
 
@@ -153,7 +151,7 @@ def _dead(patient: Patient, tensors: Mapping[str, Tensor]) -> Finding | None:
     dead = [name for name in dead if name in unmoved(patient) or name.startswith("head.")]
     if not dead:
         return None
-    return _finding("weights", "FAIL", f"all zero: {_some(dead)}", "look at gradient and weight decay of that layer")
+    return of_run("FAIL", "weights", f"all zero: {_some(dead)}", "look at gradient and weight decay of that layer")
 
 
 def _unmoved(patient: Patient) -> list[str]:
@@ -196,12 +194,6 @@ def _growth(tensor: Tensor, fresh: Tensor) -> float:
 def _some(names: Sequence[str], values: Mapping[str, float] | None = None) -> str:
     words = [name if values is None else f"{name} ({values[name]:.2g})" for name in names[:FEW]]
     return ", ".join(words) + (f" and {len(names) - FEW} more" if len(names) > FEW else "")
-
-
-def _finding(
-    name: str, status: Status, text: str, remedy: str = "", evidence: Mapping[str, object] | None = None
-) -> Finding:
-    return Finding(status=status, name=name, found=text, remedy=remedy, tier="C", evidence=dict(evidence or {}))
 
 
 CHECKS = (check_weights, check_ema)

@@ -5,13 +5,14 @@ per noise level, since the mean over all levels is decided where neighbouring pi
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from drape.config import RunConfig
 from drape.doctor.averages import CLOTH_PART, unmoved
-from drape.doctor.finding import Finding, Status
+from drape.doctor.finding import Finding, Status, of_run
 from drape.doctor.measured import Age, age_of, examined_on, measured, ruler_of
 from drape.doctor.patient import Patient
 from drape.doctor.predictor import CLOTHS, NOTHING, TIMES
@@ -52,7 +53,7 @@ def judge_yardsticks(
     quarters = found.quarters(form)
     if not found.finite:
         text = f"the error of {form} is {np.mean(quarters)}"
-        return _finding("yardsticks", "FAIL", text, "lower optim.lr, and begin again", {"means": "BROKEN"})
+        return of_run("FAIL", "yardsticks", text, "lower optim.lr, and begin again", {"means": "BROKEN"})
     copying = share_of_copying(found, ruler)
     ratios = [error / best for error, best in zip(quarters, ruler.quarters("wiener", form), strict=True)]
     mean = float(np.mean(quarters)) / ruler.mean("wiener", form)
@@ -78,7 +79,7 @@ def judge_yardsticks(
         status = "warn"
         text += f"; quarter {worst} ({'least' if worst == 0 else 'most' if worst == 3 else 'medium'} noise) lags behind"
         remedy = "give that noise more weight (diffusion.target=v, diffusion.weighting=clipped-snr), or train on"
-    return _finding("yardsticks", status, text, remedy, evidence)
+    return of_run(status, "yardsticks", text, remedy, evidence)
 
 
 def share_of_copying(found: Measurement, ruler: Yardsticks) -> float:
@@ -124,7 +125,7 @@ def check_cloth_gap(patient: Patient) -> list[Finding]:
     if never:
         text = f"training has shown it no cloth: {never[0]} is what it was before; {finding.found}"
         remedy = f"follow the cloth from the reader to the net: {EXAMINE} (inputs)"
-        finding = _finding("cloth gap", "FAIL", text, remedy, {**finding.evidence, "means": "BROKEN", "unmoved": never})
+        finding = of_run("FAIL", "cloth gap", text, remedy, {**finding.evidence, "means": "BROKEN", "unmoved": never})
     return [finding]
 
 
@@ -141,7 +142,7 @@ def judge_cloth_gap(
         return _severed("cloth gap", "the cloth", age, evidence)
     if "cloth" not in found.changed:
         text = "every pair has the same cloth, so there is no other one to show"
-        return _finding("cloth gap", "warn", text, "add pairs in other clothes", evidence)
+        return of_run("warn", "cloth gap", text, "add pairs in other clothes", evidence)
     gap = found.gap("cloth")
     best, high = max(gap[1:]), evidence["bounds"][1]
     text = (
@@ -149,15 +150,15 @@ def judge_cloth_gap(
         f"(the averaged loss: {evidence['mean_loss']:+.1%}) {age}"
     )
     if best >= thresholds.cloth_gap:
-        return _finding("cloth gap", "ok", text, "", evidence)
+        return of_run("ok", "cloth gap", text, "", evidence)
     if best >= thresholds.cloth_gap_least or high >= thresholds.cloth_gap_least:
         text = f"the cloth counts for little: {text}"
-        return _finding("cloth gap", "warn", text, "train on" if age.early else f"train on, or {remedy}", evidence)
+        return of_run("warn", "cloth gap", text, "train on" if age.early else f"train on, or {remedy}", evidence)
     if age.early:
         advice = "too early to tell: cloths are learned suddenly; train on and look again"
-        return _finding("cloth gap", "warn", f"the cloth makes no difference yet: {text}", advice, evidence)
+        return of_run("warn", "cloth gap", f"the cloth makes no difference yet: {text}", advice, evidence)
     status: Status = "warn" if refines else "FAIL"
-    return _finding("cloth gap", status, f"the cloth is ignored: {text}", remedy, evidence)
+    return of_run(status, "cloth gap", f"the cloth is ignored: {text}", remedy, evidence)
 
 
 def _cloth_evidence(found: Measurement, shown: Sequence[str]) -> dict[str, Any]:
@@ -222,7 +223,7 @@ def judge_conditions(found: Measurement, age: Age, thresholds: Thresholds) -> li
         status = "warn"
         text = f"the agnostic image counts for less than the {rivals[0]}: {text}"
         remedy = f"{EXAMINE}: look at the agnostic image and its mask"
-    return [_finding("conditions", status, text, remedy, evidence)]
+    return [of_run(status, "conditions", text, remedy, evidence)]
 
 
 def check_guidance(patient: Patient) -> list[Finding]:
@@ -265,15 +266,15 @@ def judge_guidance(
     if not np.isfinite(absurd) or (absurd > thresholds.null_error and rise > thresholds.null_rise):
         text = f"the net was never trained without conditions: {text}"
         if dropped == 0:
-            return [_finding("guidance", "warn", text, "sample with guidance 1, or set condition_drop=0.1", evidence)]
+            return [of_run("warn", "guidance", text, "sample with guidance 1, or set condition_drop=0.1", evidence)]
         remedy = "look at how conditions are dropped: all together, for condition_drop of the images"
-        return [_finding("guidance", "FAIL", text, remedy, evidence)]
+        return [of_run("FAIL", "guidance", text, remedy, evidence)]
     if max(moved) < thresholds.guidance_change:
-        return [_finding("guidance", "warn", f"guidance can do nothing: {text}", "train on", evidence)]
+        return [of_run("warn", "guidance", f"guidance can do nothing: {text}", "train on", evidence)]
     if rise < 0:
         remedy = "do not guide yet: conditions make it worse where there is much noise"
-        return [_finding("guidance", "warn", text, remedy, evidence)]
-    return [_finding("guidance", "ok", text, "", evidence)]
+        return [of_run("warn", "guidance", text, remedy, evidence)]
+    return [of_run("ok", "guidance", text, "", evidence)]
 
 
 def check_time(patient: Patient) -> list[Finding]:
@@ -301,15 +302,15 @@ def judge_time(found: Measurement, age: Age, thresholds: Thresholds) -> list[Fin
     better = min(*lower, *higher)
     if better < -thresholds.time_better:
         remedy = "the net was trained with other levels than it is told: compare schedule and time input of both"
-        return [_finding("time", "FAIL", f"it does better at a wrong level ({better:+.0%}): {text}", remedy, evidence)]
+        return [of_run("FAIL", "time", f"it does better at a wrong level ({better:+.0%}): {text}", remedy, evidence)]
     if max(*lower, *higher) < thresholds.time_least and (age.steps is None or age.steps >= thresholds.ripe_steps):
         text = f"the noise level makes no difference {age}: {text}"
-        return [_finding("time", "FAIL", text, f"follow the level to the net: {EXAMINE} (inputs)", evidence)]
+        return [of_run("FAIL", "time", text, f"follow the level to the net: {EXAMINE} (inputs)", evidence)]
     used = [max(pair) >= thresholds.time_rise for pair in zip(lower, higher, strict=True)]
     if sum(used) < len(used) / 2:
         remedy = "train on" if age.early else f"{EXAMINE}: does the level reach every block?"
-        return [_finding("time", "warn", f"the noise level counts for little: {text}", remedy, evidence)]
-    return [_finding("time", "ok", text, "", evidence)]
+        return [of_run("warn", "time", f"the noise level counts for little: {text}", remedy, evidence)]
+    return [of_run("ok", "time", text, "", evidence)]
 
 
 def _telling(patient: Patient) -> Measurement | None:
@@ -326,16 +327,12 @@ def _severed(name: str, what: str, age: Age, evidence: dict[str, Any]) -> Findin
     text = f"changing {what} changes no pixel {age}: that input is cut off from the output"
     remedy = f"follow it from the batch to the net: {EXAMINE} (inputs, gradients)"
     if age.steps is not None and age.steps == 0:
-        return _finding(name, "warn", f"changing {what} changes no pixel, as in every fresh net", "train it", evidence)
-    return _finding(name, "FAIL", text, remedy, {**evidence, "means": "BROKEN"})
-
-
-def _finding(name: str, status: Status, text: str, remedy: str, evidence: dict[str, Any]) -> Finding:
-    return Finding(status=status, name=name, found=text, remedy=remedy, tier="C", evidence=evidence)
+        return of_run("warn", name, f"changing {what} changes no pixel, as in every fresh net", "train it", evidence)
+    return of_run("FAIL", name, text, remedy, {**evidence, "means": "BROKEN"})
 
 
 def _with(finding: Finding, **more: Any) -> Finding:
-    return _finding(finding.name, finding.status, finding.found, finding.remedy, {**finding.evidence, **more})
+    return replace(finding, evidence={**finding.evidence, **more})
 
 
 def _percents(values: Sequence[float]) -> str:

@@ -77,7 +77,7 @@ def _guarded(name: str, check: Callable[[], Finding | None]) -> Finding | None:
         return check()
     except DataError as error:
         found, _, remedy = str(error).partition(". ")
-        return Finding(status="FAIL", name=name, found=f"not possible: {found}", remedy=remedy or found)
+        return Finding("FAIL", name, f"not possible: {found}", remedy or found)
 
 
 def _with_causes(findings: list[Finding]) -> list[Finding]:
@@ -100,7 +100,7 @@ def _refused(error: DataError) -> Finding:
     words = str(error)
     name = next((name for word, name in REFUSALS if word in words), "range")
     found, _, remedy = words.partition(". ")
-    return Finding(status="FAIL", name=name, found=f"the trainer stops at once: {found}", remedy=remedy or words)
+    return Finding("FAIL", name, f"the trainer stops at once: {found}", remedy or words)
 
 
 REFUSALS = (("joint", "pose"), ("visibility", "pose"), ("pairs that no list", "pairing"), ("mask", "mask"))

@@ -249,10 +249,10 @@ def judged(name: str, problems: Sequence[Problem], sound: str, evidence: Mapping
     """One finding of all problems of a check, the gravest first; `sound` where there is none."""
     plain = {key: _plain(value) for key, value in evidence.items()}
     if not problems:
-        return Finding(status="ok", name=name, found=sound, evidence=plain)
+        return Finding("ok", name, sound, "", plain)
     ordered = sorted(problems, key=lambda problem: problem.status != "FAIL")
     found = "; ".join(problem.found for problem in ordered)
-    return Finding(status=ordered[0].status, name=name, found=found, remedy=ordered[0].remedy, evidence=plain)
+    return Finding(ordered[0].status, name, found, ordered[0].remedy, plain)
 
 
 def _plain(value: Any) -> Any:

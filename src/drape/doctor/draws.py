@@ -35,14 +35,14 @@ def check_draws(patient: Patient) -> list[Finding]:
     evidence = drawn.numbers()
     problem = _draws_problem(patient, drawn)
     if problem:
-        return [Finding(status="FAIL", name="draws", found=problem[0], remedy=problem[1], evidence=evidence)]
+        return [Finding("FAIL", "draws", problem[0], problem[1], evidence)]
     if drawn.uneven_32 > limits.stratified:
         text = f"t is even over the run but not stratified: windows of {WINDOW} images are {drawn.uneven_32:.2f} off"
         remedy = "Draw t as (start + number * golden ratio) mod 1: the same mean loss with less noise."
-        return [Finding(status="warn", name="draws", found=text, remedy=remedy, evidence=evidence)]
+        return [Finding("warn", "draws", text, remedy, evidence)]
     text = f"{drawn.images} images: t even to {drawn.uneven:.3f}, noise of std {drawn.std:.3f}, new for each, "
     text += f"correlations below {max(drawn.correlation.values()):.3f}, {drawn.flips:.0%} flipped"
-    return [Finding(status="ok", name="draws", found=text, evidence=evidence)]
+    return [Finding("ok", "draws", text, "", evidence)]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -191,7 +191,7 @@ def check_drops(patient: Patient) -> list[Finding]:
     }
     mixed = [name for name in lost if (lost[name] & dropped).any() and (kept[name] & dropped).any()]
     status, text, remedy = _drops_problem(patient, dropped, lost, mixed, null, drawn)
-    return [Finding(status=status, name="drops", found=text, remedy=remedy, evidence=evidence)]
+    return [Finding(status, "drops", text, remedy, evidence)]
 
 
 def _drops_problem(

@@ -85,7 +85,7 @@ def _run(check: Check, patient: Patient) -> list[Finding]:
     except (KeyboardInterrupt, MemoryError):
         raise
     except DrapeError as error:
-        return [Finding(status="FAIL", name=name_of(check), found=str(error), remedy="Mend that first.")]
+        return [Finding("FAIL", name_of(check), str(error), "Mend that first.")]
     except Exception as error:  # what is examined may be anybody's code: that it fails is a finding
         return [_crash(check, error)]
 
@@ -100,9 +100,9 @@ def _crash(check: Check, error: Exception) -> Finding:
     where = f"{Path(last.filename).name}, line {last.lineno}"
     text = " ".join(str(error).split())[:200]
     return Finding(
-        status="FAIL",
-        name=name_of(check),
-        found=f"the code stops in {where}: {type(error).__name__}: {text}",
-        remedy="Mend it; the traceback is in the evidence (--json).",
-        evidence={"traceback": "".join(traceback.format_exception(error))},
+        "FAIL",
+        name_of(check),
+        f"the code stops in {where}: {type(error).__name__}: {text}",
+        "Mend it; the traceback is in the evidence (--json).",
+        {"traceback": "".join(traceback.format_exception(error))},
     )

@@ -31,7 +31,7 @@ from torch import Tensor
 from drape.data.sample import TENSOR_FIELDS, ClothKind, TryOnBatch
 from drape.diffusion.prediction import Prediction, Target
 from drape.doctor.condition import judge_cloth_gap, judge_conditions, judge_guidance, judge_time, judge_yardsticks
-from drape.doctor.finding import Finding
+from drape.doctor.finding import Finding, of_run
 from drape.doctor.measured import Age
 from drape.doctor.predictor import CHANGES, Predictor, decode
 from drape.doctor.probe import LIMIT, Grid, Measurement, measure
@@ -125,9 +125,9 @@ def check_range(pairs: TryOnBatch) -> Finding:
     evidence["outside"] = float(difference.amax())
     if not wrong and float(difference.mean()) > 0.02:
         text, remedy = "the agnostic image is not the person outside the mask", "look at mask and polarity"
-        return Finding(status="warn", name="range", found=text, remedy=remedy, tier="C", evidence=evidence)
+        return of_run("warn", "range", text, remedy, evidence)
     status: Any = "FAIL" if wrong else "ok"
-    return Finding(status=status, name="range", found=text, remedy=remedy if wrong else "", tier="C", evidence=evidence)
+    return of_run(status, "range", text, remedy if wrong else "", evidence)
 
 
 def _judged(

@@ -14,7 +14,7 @@ import numpy as np
 from numpy import ndarray
 
 from drape.doctor.earlier import Change, since_earlier
-from drape.doctor.finding import Finding, Status
+from drape.doctor.finding import Finding, of_run
 from drape.doctor.patient import Patient, RunRecords
 from drape.training.optim import learning_rate
 from drape.training.records import Record
@@ -46,7 +46,7 @@ def check_improving(patient: Patient) -> list[Finding]:
         text = "too few validations in the last part of the run to see a trend"
         remedy = f"validate more often: --set validation.every={max(1, patient.config.images // 10)}"
         empty = not patient.records.validation
-        return [_finding("improving", "ok" if empty else "warn", text, remedy, {"trend": "unknown"})]
+        return [of_run("ok" if empty else "warn", "improving", text, remedy, {"trend": "unknown"})]
     kind = _kind(changes, limits.flat)
     evidence |= {"trend": kind, "changes": {name: _named(each) for name, each in changes.items()}}
     first = paired[0] if paired is not None else evidence["window"][0]
@@ -54,11 +54,11 @@ def check_improving(patient: Patient) -> list[Finding]:
         f"{_words(name)} {found[0]:+.1%}" for name, found in changes.items()
     )
     if kind == "regressing":
-        return [_finding("improving", "warn", text, "go back to best.safetensors and lower optim.lr", evidence)]
+        return [of_run("warn", "improving", text, "go back to best.safetensors and lower optim.lr", evidence)]
     if kind == "flat":
         remedy = "decay the learning rate, or give it a larger net or more data"
-        return [_finding("improving", "warn", text, remedy, evidence)]
-    return [_finding("improving", "ok", text, evidence=evidence)]
+        return [of_run("warn", "improving", text, remedy, evidence)]
+    return [of_run("ok", "improving", text, evidence=evidence)]
 
 
 def _over_validations(records: RunRecords, window: float) -> dict[str, Any]:
@@ -107,7 +107,7 @@ def check_curve(patient: Patient) -> list[Finding]:
         f"the loss of a step scatters by {sd:.0%}; over the last {len(window):,} steps a flat curve is compatible with "
         f"improvements up to {visible:.1%}; to see 1 % average {needed:,} steps (the halves differ by {change:+.1%})"
     )
-    return [_finding("curve", "ok", text, evidence=evidence)]
+    return [of_run("ok", "curve", text, evidence=evidence)]
 
 
 def check_overfitting(patient: Patient) -> list[Finding]:
@@ -139,10 +139,10 @@ def check_overfitting(patient: Patient) -> list[Finding]:
     limits = patient.thresholds
     later = len(scores) - 1 - best
     if later >= 2 and rise > limits.score_rise_most and since is not None and since < 0:
-        return [_finding("overfitting", "FAIL", text, remedy, evidence)]
+        return [of_run("FAIL", "overfitting", text, remedy, evidence)]
     if later >= 2 and rise > limits.score_rise:
-        return [_finding("overfitting", "warn", text, remedy, evidence)]
-    return [_finding("overfitting", "ok", text, evidence=evidence)]
+        return [of_run("warn", "overfitting", text, remedy, evidence)]
+    return [of_run("ok", "overfitting", text, evidence=evidence)]
 
 
 def check_events(patient: Patient) -> list[Finding]:
@@ -167,14 +167,14 @@ def check_events(patient: Patient) -> list[Finding]:
     limits = patient.thresholds
     if counts["not finite"]:
         remedy = f"drape doctor --replay {records.folder}/faults/IMAGES, then begin again with a lower optim.lr"
-        return [_finding("events", "FAIL", f"the loss was no number: {text}", remedy, evidence)]
+        return [of_run("FAIL", "events", f"the loss was no number: {text}", remedy, evidence)]
     if skipped > limits.skipped_most:
-        return [_finding("events", "FAIL", f"fp16 overflows: {text}", "set precision=bf16", evidence)]
+        return [of_run("FAIL", "events", f"fp16 overflows: {text}", "set precision=bf16", evidence)]
     if len(spikes) > limits.spikes * max(steps, 1) or skipped > limits.skipped:
         remedy = "lower optim.lr or optim.grad_clip; look at the samples that the events name"
-        return [_finding("events", "warn", text, remedy, evidence)]
+        return [of_run("warn", "events", text, remedy, evidence)]
     failed = sum(count for event, count in counts.items() if event not in ("spike", "not finite"))
-    return [_finding("events", "warn" if failed else "ok", text, "read events.jsonl" if failed else "", evidence)]
+    return [of_run("warn" if failed else "ok", "events", text, "read events.jsonl" if failed else "", evidence)]
 
 
 def check_gradient_balance(patient: Patient) -> list[Finding]:
@@ -203,10 +203,10 @@ def check_gradient_balance(patient: Patient) -> list[Finding]:
     if not share["cloth"] >= limits.cloth_gradient_least:
         text = f"hardly a gradient reaches the cloth's part: {text}"
         remedy = "look at the cloth gap; run 'drape doctor PRESET --data DIR' (gradients)"
-        return [_finding("gradient balance", "FAIL" if share["cloth"] == 0 else "warn", text, remedy, evidence)]
+        return [of_run("FAIL" if share["cloth"] == 0 else "warn", "gradient balance", text, remedy, evidence)]
     if max(share[part] for part in parts) > limits.gradient_most or share["cloth"] < limits.cloth_gradient:
-        return [_finding("gradient balance", "warn", text, "look at the cloth gap", evidence)]
-    return [_finding("gradient balance", "ok", text, evidence=evidence)]
+        return [of_run("warn", "gradient balance", text, "look at the cloth gap", evidence)]
+    return [of_run("ok", "gradient balance", text, evidence=evidence)]
 
 
 def check_lr_record(patient: Patient) -> list[Finding]:
@@ -228,14 +228,14 @@ def check_lr_record(patient: Patient) -> list[Finding]:
     evidence = {"images": [record["images"] for record in chosen], "logged": logged, "planned": planned, "worst": worst}
     text = f"from {logged[0]:.2g} up to {max(logged):.2g}, now {logged[-1]:.2g}; the config says {config.optim.lr:g}"
     if max(logged) == 0:
-        return [_finding("lr record", "FAIL", f"the learning rate was 0 throughout: {text}", "set optim.lr", evidence)]
+        return [of_run("FAIL", "lr record", f"the learning rate was 0 throughout: {text}", "set optim.lr", evidence)]
     if worst > 0.02 and not by_clock:
         text = f"it is not what the config says (off by up to {worst:.0%} of it): {text}"
-        return [_finding("lr record", "warn", text, "look at who else sets the rate", evidence)]
+        return [of_run("warn", "lr record", text, "look at who else sets the rate", evidence)]
     if config.optim.warmup_images > config.images / 2 and not by_clock:
         text = f"warm-up takes {config.optim.warmup_images:,} of {config.images:,} images: {text}"
-        return [_finding("lr record", "warn", text, "shorten optim.warmup_images", evidence)]
-    return [_finding("lr record", "ok", text, evidence=evidence)]
+        return [of_run("warn", "lr record", text, "shorten optim.warmup_images", evidence)]
+    return [of_run("ok", "lr record", text, evidence=evidence)]
 
 
 def validations(records: RunRecords) -> list[dict[str, Any]]:
@@ -315,12 +315,6 @@ def _median_slope(x: ndarray, y: ndarray) -> float:
 def _words(name: str) -> str:
     known = {"inside_q2": "mask q2", "inside_q3": "mask q3", "inside": "mask"}
     return known.get(name, name.removeprefix("eps_"))
-
-
-def _finding(
-    name: str, status: Status, text: str, remedy: str = "", evidence: Mapping[str, object] | None = None
-) -> Finding:
-    return Finding(status=status, name=name, found=text, remedy=remedy, tier="C", evidence=dict(evidence or {}))
 
 
 CHECKS = (

@@ -67,10 +67,10 @@ def check_noise_labels(patient: Patient) -> list[Finding]:
     }  # fmt: skip
     found = _label_problem(patient, shown, off, due, levels, noise)
     if found:
-        return [Finding(status="FAIL", name="noise labels", found=found[0], remedy=found[1], evidence=evidence)]
+        return [Finding("FAIL", "noise labels", found[0], found[1], evidence)]
     text = f"{len(shown.t)} training images have the noise they are labelled with (to {off.max():.2g} in log-SNR), "
     text += f"{len(levels)} sampling steps to {max(abs(each - 1) for each in noise):.1%}"
-    return [Finding(status="ok", name="noise labels", found=text, evidence=evidence)]
+    return [Finding("ok", "noise labels", text, "", evidence)]
 
 
 def _steps(calls: Sequence[Call]) -> list[int]:

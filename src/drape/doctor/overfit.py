@@ -59,7 +59,7 @@ def check_overfit_fixed(patient: Patient) -> list[Finding]:
         "frozen": short.frozen(),
         "left_out": short.left_out(),
     }
-    return [Finding(status=status, name="overfit fixed", found=found, remedy=remedy, tier="B", evidence=evidence)]
+    return [Finding(status, "overfit fixed", found, remedy, evidence, tier="B")]
 
 
 def check_overfit_fresh(patient: Patient) -> list[Finding]:
@@ -139,9 +139,7 @@ def _judge_fixed(short: Short, losses: Sequence[float], limits: Thresholds) -> J
 def _fresh(patient: Patient, progress: Progress | None) -> list[Finding]:
     found = learn_by_heart(patient, progress)
     status, words, remedy = _judge_fresh(found, patient.thresholds)
-    return [
-        Finding(status=status, name="overfit fresh", found=words, remedy=remedy, tier="B", evidence=_evidence(found))
-    ]
+    return [Finding(status, "overfit fresh", words, remedy, _evidence(found), tier="B")]
 
 
 def _evidence(found: ByHeart) -> dict[str, object]:

@@ -67,7 +67,7 @@ def check_learning_rate(patient: Patient) -> list[Finding]:
         "batch_size": trials.config.batch_size,
         "rates": [{"factor": factor, **asdict(rate)} for factor, rate in sorted(rates.items())],
     }
-    return [Finding(status=status, name="learning rate", found=found, remedy=remedy, tier="B", evidence=evidence)]
+    return [Finding(status, "learning rate", found, remedy, evidence, tier="B")]
 
 
 def check_training_length(patient: Patient) -> list[Finding]:
@@ -94,7 +94,7 @@ def check_training_length(patient: Patient) -> list[Finding]:
         status = "FAIL" if peak < patient.thresholds.rate_peak / 10 else "warn"
         warm = config.optim.warmup_images
         remedy = f"warm-up is {warm:,} images: make it {max(1, config.images // 20):,}, or the run longer"
-    return [Finding(status=status, name="training length", found=found, remedy=remedy, tier="B", evidence=evidence)]
+    return [Finding(status, "training length", found, remedy, evidence, tier="B")]
 
 
 CHECKS = (check_training_length, check_learning_rate)

@@ -5,7 +5,6 @@ Samples are drawn by the sampler everything else uses, with the weights that sam
 
 import base64
 import io
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,7 +16,7 @@ from drape import sampling
 from drape.data.sample import TryOnBatch
 from drape.data.transforms import to_bytes
 from drape.doctor.condition import cloth_remedy
-from drape.doctor.finding import Finding, Status
+from drape.doctor.finding import Finding, of_run
 from drape.doctor.measured import age_of, examined_on, measured, pairs_of, whose
 from drape.doctor.patient import Patient
 from drape.doctor.predictor import changed, take
@@ -71,15 +70,13 @@ def check_cloth_swap(patient: Patient) -> list[Finding]:
     if inside < limits.swap_change_least and gain < limits.swap_gain / 2:
         young = age.early or patient.config.net.low_res
         remedy = "train on and look again" if young else cloth_remedy(patient.config)
-        return [_finding("cloth swap", "warn" if young else "FAIL", f"{text} {age}", remedy, evidence)]
+        return [of_run("warn" if young else "FAIL", "cloth swap", f"{text} {age}", remedy, evidence)]
     if inside < limits.swap_change or ratio < limits.swap_ratio or gain < limits.swap_gain:
         remedy = "train on; look at the strip of pictures (--html)"
         return [
-            _finding(
-                "cloth swap", "warn", f"the cloth is drawn faintly or in the wrong place: {text}", remedy, evidence
-            )
+            of_run("warn", "cloth swap", f"the cloth is drawn faintly or in the wrong place: {text}", remedy, evidence)
         ]
-    return [_finding("cloth swap", "ok", text, evidence=evidence)]
+    return [of_run("ok", "cloth swap", text, evidence=evidence)]
 
 
 def check_sample_quality(patient: Patient) -> list[Finding]:
@@ -95,7 +92,7 @@ def check_sample_quality(patient: Patient) -> list[Finding]:
         return []
     mask, truth = drawn.pairs.need("agnostic_mask"), drawn.pairs.need("person")
     if not drawn.right.isfinite().all():
-        return [_finding("sample quality", "FAIL", "samples are no numbers", "sample in fp32; look at the weights")]
+        return [of_run("FAIL", "sample quality", "samples are no numbers", "sample in fp32; look at the weights")]
     inside, outside = (_mean((drawn.right - truth).square(), side) for side in (mask, 1 - mask))
     once_inside, once_outside = found.x0("in")[-1], found.x0("out")[-1]
     whole = mask.flatten(1).any(dim=1)
@@ -119,8 +116,8 @@ def check_sample_quality(patient: Patient) -> list[Finding]:
     factor = max(inside / once_inside, outside / once_outside)
     if factor > patient.thresholds.sample_factor:
         remedy = "the sampler spoils what the net knows: compare its levels and its decoding with those of training"
-        return [_finding("sample quality", "warn", text, remedy, evidence)]
-    return [_finding("sample quality", "ok", text, evidence=evidence)]
+        return [of_run("warn", "sample quality", text, remedy, evidence)]
+    return [of_run("ok", "sample quality", text, evidence=evidence)]
 
 
 def check_train_val_gap(patient: Patient) -> list[Finding]:
@@ -139,7 +136,7 @@ def check_train_val_gap(patient: Patient) -> list[Finding]:
     if held is None:
         text = f"no pair is held out, nor is there a test split: nobody can tell what was learned by heart ({words})"
         remedy = "give 32 people or more, or a test split"
-        return [_finding("train-val gap", "warn", text, remedy, evidence)]
+        return [of_run("warn", "train-val gap", text, remedy, evidence)]
     trained = measured(patient, on="training")
     if trained is None or not held.finite or not trained.finite:
         return []
@@ -155,10 +152,10 @@ def judge_train_val_gap(
     text = f"on held-out pairs the error in the mask is {gap:+.0%} (95 %: {low:+.0%} to {high:+.0%}), {words}"
     remedy = "train on more pairs; with these, stop earlier (best.safetensors) or add dropout of pairs and mirroring"
     if gap > limits.train_val_gap_most and low > limits.train_val_gap:
-        return _finding("train-val gap", "FAIL", f"it learns its pairs by heart: {text}", remedy, evidence)
+        return of_run("FAIL", "train-val gap", f"it learns its pairs by heart: {text}", remedy, evidence)
     if gap > limits.train_val_gap and low > 0:
-        return _finding("train-val gap", "warn", text, remedy, evidence)
-    return _finding("train-val gap", "ok", text, evidence=evidence)
+        return of_run("warn", "train-val gap", text, remedy, evidence)
+    return of_run("ok", "train-val gap", text, evidence=evidence)
 
 
 def between(trained: Measurement, held: Measurement, *, draws: int = 400) -> tuple[float, float, float]:
@@ -224,12 +221,6 @@ def _trained_pairs(patient: Patient) -> int:
 
 def _mean(values: Tensor, where: Tensor) -> float:
     return float((values.double().mean(dim=1, keepdim=True) * where).sum() / where.sum())
-
-
-def _finding(
-    name: str, status: Status, text: str, remedy: str = "", evidence: Mapping[str, object] | None = None
-) -> Finding:
-    return Finding(status=status, name=name, found=text, remedy=remedy, tier="C", evidence=dict(evidence or {}))
 
 
 CHECKS = (check_cloth_swap, check_sample_quality, check_train_val_gap)

@@ -6,7 +6,6 @@ A run's own sampler and targets are asked with nets that know the answer, and co
 
 import itertools
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,7 +16,7 @@ from drape import sampling
 from drape.config import RunConfig
 from drape.diffusion.prediction import Prediction
 from drape.doctor import draws, formulas, noise, predictor
-from drape.doctor.finding import Finding, Status
+from drape.doctor.finding import Finding
 from drape.doctor.patient import Patient
 from drape.doctor.spy import Guess, Oracle, any_conditions, used_by
 from drape.sampling import SamplingConfig
@@ -50,7 +49,7 @@ def check_sampler(patient: Patient) -> list[Finding]:
     bad = {name: each for name, each in psnr.items() if not each >= limits.oracle_psnr_db}
     blurred = {name: each for name, each in std.items() if not abs(each - 1) <= limits.plain_error}
     if wrong_cloth:
-        return [_finding("FAIL", "sampler", "the net is handed the cloth features of another cloth than it is told of",
+        return [Finding("FAIL", "sampler", "the net is handed the cloth features of another cloth than it is told of",
                          "Compare drape/sampling.py, _encode_each_cloth_once.", evidence)]  # fmt: skip
     if bad:
         worst, least = min(bad.items(), key=lambda each: each[1])
@@ -59,14 +58,14 @@ def check_sampler(patient: Patient) -> list[Finding]:
         said = f"a net that says the true {config.diffusion.target} gives an image of {least:.0f} dB with {way} at "
         said += f"guidance {at}, expected at least {limits.oracle_psnr_db:.0f}: the fault is in {means}"
         remedy = "Compare drape.sampling with x0 and eps as alpha, sigma and the target define them."
-        return [_finding("FAIL", "sampler", said, remedy, evidence)]
+        return [Finding("FAIL", "sampler", said, remedy, evidence)]
     if blurred:
         kind, ratio = max(blurred.items(), key=lambda each: abs(math.log(max(each[1], 1e-9))))
         said = f"with the perfect denoiser {kind} makes images of {ratio:.2f} times the true contrast"
-        return [_finding("FAIL", "sampler", said, f"Compare {kind} in drape/diffusion/samplers.py with its paper; the "
+        return [Finding("FAIL", "sampler", said, f"Compare {kind} in drape/diffusion/samplers.py with its paper; the "
                          "noise it adds or keeps in a step is not what the ladder says.", evidence)]  # fmt: skip
     said = f"returns what the net knows: at least {min(psnr.values()):.0f} dB, {len(psnr)} ways to sample"
-    return [_finding("ok", "sampler", said, "", evidence)]
+    return [Finding("ok", "sampler", said, "", evidence)]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -140,10 +139,10 @@ def check_prediction(patient: Patient) -> list[Finding]:
     wrong = [name for name, error in errors.items() if not error <= limits.prediction_error]
     if not wrong:
         text = f"{kind} as defined, x0 recovered to {errors['x0']:.0e}"
-        return [_finding("ok", "prediction", text, "", evidence)]
+        return [Finding("ok", "prediction", text, "", evidence)]
     if wrong == ["x_t"]:
         text = f"x_t in training is not alpha x0 + sigma eps: off by {errors['x_t']:.2g}"
-        return [_finding("FAIL", "prediction", text, "Compare add_noise in drape/diffusion/prediction.py.", evidence)]
+        return [Finding("FAIL", "prediction", text, "Compare add_noise in drape/diffusion/prediction.py.", evidence)]
     consistent = _largest(back.x0 - x0) <= limits.prediction_error
     known = _recognised(trained, x0, eps, a, s)
     if "target" in wrong:
@@ -152,7 +151,7 @@ def check_prediction(patient: Patient) -> list[Finding]:
         text = f"the {kind} that the net says is read as another image when sampling, off by {errors['x0']:.2g}"
     text += "; sampling reads it back to the right image" if consistent else ""
     remedy = f"Compare target_of and predict in drape/diffusion/prediction.py with {DEFINITIONS[kind]}."
-    return [_finding("warn" if consistent else "FAIL", "prediction", text, remedy, evidence)]
+    return [Finding("warn" if consistent else "FAIL", "prediction", text, remedy, evidence)]
 
 
 DEFINITIONS = {"eps": "eps", "x0": "x0", "v": "v = alpha eps - sigma x0", "flow": "flow = eps - x0"}
@@ -186,13 +185,13 @@ def check_schedule(patient: Patient) -> list[Finding]:
     evidence |= {"errors": errors, "alpha_end": end}
     problem = _schedule_problem(errors, level, patient)
     if problem:
-        return [_finding("FAIL", "schedule", *problem, evidence)]
+        return [Finding("FAIL", "schedule", *problem, evidence)]
     if end > limits.alpha_end:
         text = f"at t = 1 the image still has {end:.3f} of its amplitude, but sampling starts from pure noise"
-        return [_finding("warn", "schedule", text, "Use --set diffusion.schedule=cosine, or a lower shift.", evidence)]
+        return [Finding("warn", "schedule", text, "Use --set diffusion.schedule=cosine, or a lower shift.", evidence)]
     text = f"{diffusion.schedule}: log-SNR {level[0]:.1f} to {level[-1]:.1f}, sampling from {ladder[0]:.1f}; "
     text += f"variance right to {errors['variance']:.1%}"
-    return [_finding("ok", "schedule", text, "", evidence)]
+    return [Finding("ok", "schedule", text, "", evidence)]
 
 
 def _schedule_problem(errors: dict[str, float], level: Tensor, patient: Patient) -> tuple[str, str] | None:
@@ -266,10 +265,6 @@ def _rows(null: Tensor, where: Image, otherwise: Image) -> Image:
 def _largest(error: Tensor) -> float:
     """The largest absolute value; infinite where one is no number."""
     return error.abs().max().item() if torch.isfinite(error).all() else math.inf
-
-
-def _finding(status: Status, name: str, found: str, remedy: str, evidence: Mapping[str, Any]) -> Finding:
-    return Finding(status=status, name=name, found=found, remedy=remedy, evidence=evidence)
 
 
 CHECKS = (check_sampler, check_prediction, check_schedule, *noise.CHECKS, *draws.CHECKS)

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from drape import sampling
 from drape.config import RunConfig
 from drape.doctor import formulas
-from drape.doctor.finding import Finding, Status
+from drape.doctor.finding import Finding
 from drape.doctor.names import described
 from drape.doctor.noise import mean
 from drape.doctor.patient import Patient
@@ -59,11 +59,11 @@ def check_updates(patient: Patient) -> list[Finding]:
         or _gradient_problem(patient, gradient, evidence)
     )
     if problem:
-        return [_finding("FAIL", "updates", *problem, evidence)]
+        return [Finding("FAIL", "updates", *problem, evidence)]
     decays = _decay_problem(patient, evidence["shrink"])
     if decays:
         kills = patient.config.optim.weight_decay >= limits.decay_most
-        return [_finding("FAIL" if kills else "warn", "updates", *decays, evidence)]
+        return [Finding("FAIL" if kills else "warn", "updates", *decays, evidence)]
     size = _median(steps[len(steps) // 2 :])
     peak = _peak(patient.config)
     text = f"each of {len(trial.updates)} updates moves every weight, by {size:.1%} of it at the full rate "
@@ -71,12 +71,12 @@ def check_updates(patient: Patient) -> list[Finding]:
     if not limits.step_low <= size <= limits.step_high:
         text = f"an update changes weights by {size:.2g} of their size at the learning rate {config.optim.lr:g}"
         remedy = f"Expected {limits.step_low:g} to {limits.step_high:g}: change optim.lr accordingly."
-        return [_finding("warn", "updates", text, remedy, evidence)]
+        return [Finding("warn", "updates", text, remedy, evidence)]
     if peak < limits.peak_rate:
         text = f"the learning rate never comes above {peak:.0%} of optim.lr: the warm-up of "
         text += f"{patient.config.optim.warmup_images:,} images is long for {patient.config.images:,}"
-        return [_finding("warn", "updates", text, "Use a longer run, or a lower optim.warmup_images.", evidence)]
-    return [_finding("ok", "updates", text, "", evidence)]
+        return [Finding("warn", "updates", text, "Use a longer run, or a lower optim.warmup_images.", evidence)]
+    return [Finding("ok", "updates", text, "", evidence)]
 
 
 def _motion_problem(trial: Trial, moved: int) -> tuple[str, str] | None:
@@ -247,11 +247,11 @@ def check_averages(patient: Patient) -> list[Finding]:
     look = "Call ema.update(net, images_seen, batch_size) once after every update, and never load it into the net."
     if not trial.updates or not moved:
         return [
-            _finding("FAIL", "averages", "the weights do not move, so their averages cannot be judged", look, evidence)
+            Finding("FAIL", "averages", "the weights do not move, so their averages cannot be judged", look, evidence)
         ]
     swapped = _swapped(trial)
     if swapped:
-        return [_finding("FAIL", "averages", swapped, look, evidence)]
+        return [Finding("FAIL", "averages", swapped, look, evidence)]
     worst = max(off, key=lambda length: off[length])
     if not off[worst] <= limits.average_error:
         text = f"the average of length {worst} is {off[worst]:.1%} of the way off its formula"
@@ -259,16 +259,16 @@ def check_averages(patient: Patient) -> list[Finding]:
             text = f"the average of length {worst} is still where it began: it is never updated"
         elif lag[worst] < 1e-6:
             text = f"the average of length {worst} equals the weights: it averages nothing"
-        return [_finding("FAIL", "averages", text, look, evidence)]
+        return [Finding("FAIL", "averages", text, look, evidence)]
     dtypes = {str(t.dtype) for all_ in trial.state.ema.all.values() for t in all_.values() if t.is_floating_point()}
     if dtypes != {"torch.float32"}:
         text = f"averages are kept in {', '.join(sorted(dtypes))}: small steps are lost"
-        return [_finding("FAIL", "averages", text, "Keep averages in float32.", evidence)]
+        return [Finding("FAIL", "averages", text, "Keep averages in float32.", evidence)]
     problem = _view_problem(patient, trial)
     if problem:
-        return [_finding("FAIL", "averages", *problem, evidence)]
+        return [Finding("FAIL", "averages", *problem, evidence)]
     text = f"as by formula to {off[worst]:.1e}; " + ", ".join(f"{k} lags {v:.0%}" for k, v in lag.items())
-    return [_finding("ok", "averages", text, "", evidence)]
+    return [Finding("ok", "averages", text, "", evidence)]
 
 
 def _swapped(trial: Trial) -> str:
@@ -314,23 +314,23 @@ def check_repeatable(patient: Patient) -> list[Finding]:
     again = run_trial(patient, min(2, len(trial.updates)), seed=1)
     if not all(update.training for update in trial.updates):
         text = "the net is in evaluation mode while it is trained"
-        return [_finding("FAIL", "repeatable", text, "Call net.train() before the loop.", {})]
+        return [Finding("FAIL", "repeatable", text, "Call net.train() before the loop.", {})]
     wrong = _sampling_modes(patient)
     if wrong:
-        return [_finding("FAIL", "repeatable", wrong, "Compare sample in drape/sampling.py.", {})]
+        return [Finding("FAIL", "repeatable", wrong, "Compare sample in drape/sampling.py.", {})]
     if not trial.seeded:
         text = "training draws from the global random state: what else draws from it changes the run"
-        return [_finding("warn", "repeatable", text, "Draw from a generator seeded by the image's number.", {})]
+        return [Finding("warn", "repeatable", text, "Draw from a generator seeded by the image's number.", {})]
     same = torch.equal(trial.first, again.first) and all(
         torch.equal(one.left, other.left) for one, other in zip(trial.updates, again.updates, strict=False)
     )
     if not same and patient.device.type == "cpu":
         text = "the same two updates from the same start give other weights"
-        return [_finding("warn", "repeatable", text, "Look for an unseeded generator.", {})]
+        return [Finding("warn", "repeatable", text, "Look for an unseeded generator.", {})]
     text = (
         f"{len(again.updates)} updates twice give the same bits" if same else "but for the order of sums on this device"
     )
-    return [_finding("ok", "repeatable", f"{text}; training and evaluation mode in their places", "", {})]
+    return [Finding("ok", "repeatable", f"{text}; training and evaluation mode in their places", "", {})]
 
 
 def _sampling_modes(patient: Patient) -> str:
@@ -342,10 +342,6 @@ def _sampling_modes(patient: Patient) -> str:
     if any(call.training for call in oracle.calls):
         return "the net is in training mode while it samples"
     return "" if oracle.training else "sampling leaves the net in evaluation mode: training would go on in it"
-
-
-def _finding(status: Status, name: str, found: str, remedy: str, evidence: dict[str, Any]) -> Finding:
-    return Finding(status=status, name=name, found=found, remedy=remedy, evidence=evidence)
 
 
 CHECKS = (check_updates, check_averages, check_repeatable)

@@ -60,22 +60,22 @@ def check_initial_loss(patient: Patient) -> list[Finding]:
     off = ((raw - due).abs() / due.clamp(min=1e-6)).max().item()
     if not (off <= limits.loss_error and abs(raw.mean() / theory.mean() - 1) <= limits.initial_error):
         remedy = "Compare target_of with the target's definition, and the range of the images with [-1, 1]."
-        return [_finding("FAIL", "initial loss", f"a net that says 0 loses {text}", remedy, evidence)]
+        return [Finding("FAIL", "initial loss", f"a net that says 0 loses {text}", remedy, evidence)]
     wrong = ((weighted - cost).abs() / cost.clamp(min=1e-9)).max().item()
     if not wrong <= limits.weight_error:
         worst = ((weighted - cost).abs() / cost.clamp(min=1e-9)).argmax()
         text = f"at t = {t[worst]:.2f} an image counts {weighted[worst]:.3g}, by the formulas of "
         text += f"{config.diffusion.weighting}, {config.loss.kind} and mask_weight {cost[worst]:.3g}"
         remedy = "Compare drape/diffusion/weighting.py and drape/training/loss.py with the papers they cite."
-        return [_finding("FAIL", "initial loss", text, remedy, evidence)]
+        return [Finding("FAIL", "initial loss", text, remedy, evidence)]
     said = _fresh_output(patient)
     text += f"; {config.diffusion.weighting} counts it {evidence['weight']:.2f} times, "
     text += f"{parts[3]:.0%} of it from the noisiest quarter"
     if said > 0:
         text = f"a fresh net does not say 0 but something of size {said:.2g}; else {text}"
         remedy = "Start the last layer at zero: what it says at first is noise to be unlearned."
-        return [_finding("warn", "initial loss", text, remedy, evidence)]
-    return [_finding("ok", "initial loss", text, "", evidence)]
+        return [Finding("warn", "initial loss", text, remedy, evidence)]
+    return [Finding("ok", "initial loss", text, "", evidence)]
 
 
 def _silent(patient: Patient, micro: Micro) -> tuple[Tensor, ...]:
@@ -139,14 +139,14 @@ def check_inputs(patient: Patient) -> list[Finding]:
         remedy = (
             "Follow that input from the batch through conditions_of into ParallelUNet.forward; somewhere it is lost."
         )
-        return [_finding("FAIL", "inputs", text, remedy, evidence)]
+        return [Finding("FAIL", "inputs", text, remedy, evidence)]
     weak = min(training, key=lambda name: training[name])
     text = f"all {len(training)} reach the output; least: {weak}, {training[weak]:.1%} of it"
     if training[weak] < limits.faint:
         remedy = f"Look at the scale of {weak} where it enters the net."
-        return [_finding("warn", "inputs", f"{weak} hardly reaches the output: {training[weak]:.2g} of it", remedy,
+        return [Finding("warn", "inputs", f"{weak} hardly reaches the output: {training[weak]:.2g} of it", remedy,
                          evidence)]  # fmt: skip
-    return [_finding("ok", "inputs", text, "", evidence)]
+    return [Finding("ok", "inputs", text, "", evidence)]
 
 
 Told = Callable[[PerSample, Conditions], tuple[PerSample, Conditions]]
@@ -257,7 +257,7 @@ def check_gradients(patient: Patient) -> list[Finding]:
     evidence = {"reached": reached, "norms": norms, "ratio": ratio, "missing": [name for _, name in missing]}
     problem = _membership(trial, config)
     if problem:
-        return [_finding("FAIL", "gradients", *problem, evidence)]
+        return [Finding("FAIL", "gradients", *problem, evidence)]
     if missing:
         counts = Counter(part for part, _ in missing)
         parts = ", ".join(f"{part} ({count})" for part, count in counts.most_common(4))
@@ -266,15 +266,15 @@ def check_gradients(patient: Patient) -> list[Finding]:
         )
         text += f" the first is {missing[0][1]}"
         remedy = "Look for a detach, a no_grad or an input of zeros on the way to them."
-        return [_finding("FAIL", "gradients", text, remedy, evidence)]
+        return [Finding("FAIL", "gradients", text, remedy, evidence)]
     if not norms["cloth"]:  # frozen: only attention is trained
-        return [_finding("ok", "gradients", f"all {len(trial.reached)} trainable tensors are reached", "", evidence)]
+        return [Finding("ok", "gradients", f"all {len(trial.reached)} trainable tensors are reached", "", evidence)]
     text = f"all {len(trial.reached)} trainable tensors are reached; cloth over person {ratio:.2g}"
     if limits.cloth_ratio_low <= ratio <= limits.cloth_ratio_high:
-        return [_finding("ok", "gradients", text, "", evidence)]
+        return [Finding("ok", "gradients", text, "", evidence)]
     status: Status = "FAIL" if ratio < limits.cloth_ratio_least else "warn"
     remedy = "Look at what scales the cloth's features on their way to the person: norms, factors, a detach of some."
-    return [_finding(status, "gradients", text, remedy, evidence)]
+    return [Finding(status, "gradients", text, remedy, evidence)]
 
 
 def _membership(trial: Trial, config: RunConfig) -> tuple[str, str] | None:
@@ -312,8 +312,8 @@ def check_precision(patient: Patient) -> list[Finding]:
     harm = "moments in 8 bits are known to harm diffusion training"
     if config.precision == "fp32":
         if eight:
-            return [_finding("warn", "precision", f"fp32, but {harm}", "Use --set optim.kind=adamw.", {})]
-        return [_finding("ok", "precision", "fp32 throughout", "", {})]
+            return [Finding("warn", "precision", f"fp32, but {harm}", "Use --set optim.kind=adamw.", {})]
+        return [Finding("ok", "precision", "fp32 throughout", "", {})]
     low, full = gradient_of(patient, config), gradient_of(patient, replace(config, precision="fp32"))
     one, other = low.flat(), full.flat()
     cosine = F.cosine_similarity(one, other, dim=0).item() if torch.isfinite(one).all() else 0.0
@@ -325,18 +325,14 @@ def check_precision(patient: Patient) -> list[Finding]:
     )
     if not (off <= limits.precision_loss and cosine >= limits.precision_cosine and lost <= limits.underflow):
         remedy = "Use --set precision=bf16 or fp32; in fp16, scale the loss before the backward pass."
-        return [_finding("FAIL", "precision", text, remedy, evidence)]
+        return [Finding("FAIL", "precision", text, remedy, evidence)]
     if eight:
-        return [_finding("warn", "precision", f"{text}; {harm}", "Use --set optim.kind=adamw.", evidence)]
-    return [_finding("ok", "precision", text, "", evidence)]
+        return [Finding("warn", "precision", f"{text}; {harm}", "Use --set optim.kind=adamw.", evidence)]
+    return [Finding("ok", "precision", text, "", evidence)]
 
 
 def _norm(values: list[Tensor]) -> float:
     return torch.stack([value.double().norm() for value in values]).norm().item() if values else 0.0
-
-
-def _finding(status: Status, name: str, found: str, remedy: str, evidence: dict[str, Any]) -> Finding:
-    return Finding(status=status, name=name, found=found, remedy=remedy, evidence=evidence)
 
 
 CHECKS = (check_initial_loss, check_inputs, check_gradients, *updates.CHECKS, check_precision)
