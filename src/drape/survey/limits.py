@@ -42,15 +42,15 @@ class Limits:
     few_joints: int = 4  # of nose, neck, shoulders and elbows; below the waist of hips, knees and ankles
     off_labels: float = 0.003  # mean distance of joints, but for one, from the labels they belong on; sound below 0.001
     on_body: float = 0.9  # least share of joints on the body; sound 1.0, with one joint in a wrong place 0.93
-    swapped_sides: float = 0.4  # evidence from -1 to 1; sound -0.5, seldom up to 0.25
+    swapped_sides: float = 0.43  # evidence from -1 to 1; sound -0.5, one in 7,500 up to 0.41
     off_skeleton: float = 0.003  # mean distance of the joints from the drawn skeleton; sound 0.000
     # colours of cloth and worn cloth
     exchanged_least: float = 8.0  # distance above which exchanged channels are looked for; sound 4, up to 13
     exchanged_share: float = 0.5  # of it that is left when red and blue are exchanged; sound above 1
     # what belongs together
     mirrored: float = 0.02  # what the mirrored parse explains more of the picture; sound -0.03 and less
-    parse_fit: float = 0.7  # see pair_agree; sound 0.87 and more, nine in ten of another's below 0.65
-    parse_fit_tiny: float = 0.45  # the same below 48 pixels of height; sound 0.55
+    parse_fit: float = 0.7  # see pair_agree; at 96 pixels of height and more sound 0.79, half of another's below 0.3
+    parse_fit_tiny: float = 0.35  # at 48 pixels and less, in between linear; sound 0.41, at 64 pixels 0.51
     parts_agree: float = 0.85  # least share of faces and arms in densepose's colours; sound 0.92, another's 0.8
     parts_agree_tiny: float = 0.7  # the same below 48 pixels of height; sound 0.79
     skeleton_on_body: float = 0.85  # least share of the drawn skeleton on the body; sound 0.89 and more

@@ -73,7 +73,7 @@ def _picture_and_parse(look: Look) -> Edge | None:
     edges = measures.edges_on_labels(rgb, parse)
     fit = look.measure("parse fit", edges + 3 * measures.aligned(rgb, parse)) or 0.0
     evidence = look.measure("parse mirrored", measures.flipped_evidence(rgb, parse)) or 0.0
-    least = look.limits.parse_fit if parse.shape[0] >= LEAST_HEIGHT else look.limits.parse_fit_tiny
+    least = float(np.interp(parse.shape[0], (48, 96), (look.limits.parse_fit_tiny, look.limits.parse_fit)))
 
     def is_mirrored() -> bool:
         turned = _mirror(parse)
