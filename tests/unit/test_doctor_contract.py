@@ -357,8 +357,6 @@ def each(faults: Iterable[str]) -> list[Any]:
 
 @pytest.mark.parametrize("fault", each(CODE))
 def test_a_fault_in_the_code_is_named_and_nothing_else_fails(people: Path, monkeypatch: Patch, fault: str) -> None:
-    if fault == "low_res picks pixels":
-        pytest.xfail("another finding fails beside it")
     plant, expected, settings = CODE[fault]
     plant(monkeypatch)
     found = examined(people, settings)

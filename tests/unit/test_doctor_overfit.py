@@ -18,11 +18,11 @@ from drape.doctor import by_heart, overfit
 from drape.doctor.by_heart import ByHeart, Drawn, Effect, Reading, by_heart_config, learn_by_heart
 from drape.doctor.crossing import Crossing, crossing, different
 from drape.doctor.finding import Finding
-from drape.doctor.grid import grid_of, silent
+from drape.doctor.grid import grid_of
 from drape.doctor.overfit import check_overfit_fixed, check_overfit_fresh
 from drape.doctor.patient import Patient, patient_of
-from drape.doctor.short import Short, train_short
-from drape.doctor.spy import engine_for
+from drape.doctor.short_training import Short, train_short
+from drape.doctor.stand_ins import engine_for, silent
 from drape.doctor.thresholds import Thresholds
 from drape.errors import DataError
 from drape.nets.attention import CrossAttention

@@ -13,7 +13,8 @@ from torch import Tensor
 from drape.data.sample import TryOnBatch
 from drape.diffusion.prediction import Prediction, add_noise, predict, target_of
 from drape.diffusion.schedule import CosineSchedule, FlowSchedule, resolution_shift
-from drape.doctor.predictor import CHANGES, OfNet, changed, decode, encode, noise, strangers, take
+from drape.doctor.batches import take
+from drape.doctor.predictor import CHANGES, OfNet, changed, decode, encode, noise, strangers
 from drape.doctor.probe import PROBES, Grid, Measurement, measure
 from drape.nets.parallel_unet import ParallelUNet
 from drape.presets import tiny

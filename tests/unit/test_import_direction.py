@@ -19,10 +19,11 @@ ROWS = (
     {"errors", "shapes"},
     {"diffusion", "nets", "data"},
     {"mannequin"},
-    {"settings", "config", "presets", "storage", "checkpoint", "cascade", "conditioning", "sampling", "devices"},
+    {"settings", "config", "presets", "storage", "checkpoint", "cascade", "conditioning", "sampling", "devices",
+     "pages"},
     {"training", "evaluation", "doctor", "pipeline", "bundled", "survey", "sweep", "plotting", "plotting_axes"},
     {"cli", "app"},
-)
+)  # fmt: skip
 ROWS_THAT_MIX = {3, 4}
 LEVEL = {part: level for level, row in enumerate(ROWS) for part in row}
 

@@ -1,27 +1,23 @@
 """The web page of the demo: one file, every picture inside it, nothing fetched."""
 
-import base64
-import io
 from collections.abc import Mapping, Sequence
 from html import escape
-from pathlib import Path
-from string import Template
 
 from PIL import Image
 
-import drape
+from drape import pages
 from drape.pipeline.tryon import Dressed
 
-TEMPLATE = Path(drape.__file__).with_name("assets") / "demo.html"
 WIDEST = 480  # pixels; photos are made no wider than this for the page
 
 
 def draw_page(rows: Sequence[Sequence[Dressed]], facts: Mapping[str, str], command: str) -> str:
     """The page as HTML.  `rows` has one row per person and one column per cloth, none empty."""
     clothes = [dressed.cloth for dressed in rows[0]]
-    return Template(TEMPLATE.read_text(encoding="utf-8")).substitute(
+    return pages.fill(
+        "demo",
         summary=escape(f"{_count(len(rows), 'person', 'people')} in {_count(len(clothes), 'cloth', 'clothes')}"),
-        facts="\n".join(f"<div><dt>{escape(key)}</dt><dd>{escape(value)}</dd></div>" for key, value in facts.items()),
+        facts=pages.facts(facts),
         thumbnails="\n".join(
             f".c{number} {{ background-image: url({_jpeg(Image.fromarray(cloth.photo))}); }}"
             for number, cloth in enumerate(clothes)
@@ -37,7 +33,6 @@ def draw_page(rows: Sequence[Sequence[Dressed]], facts: Mapping[str, str], comma
         ),
         people="\n".join(_person(number, line) for number, line in enumerate(rows)),
         command=escape(command),
-        version=escape(drape.__version__),
     )
 
 
@@ -68,14 +63,8 @@ def _count(number: int, one: str, many: str) -> str:
 def _jpeg(picture: Image.Image) -> str:
     if picture.width > WIDEST:
         picture = picture.resize((WIDEST, round(picture.height * WIDEST / picture.width)), Image.Resampling.LANCZOS)
-    return _uri(picture, "JPEG", quality=90, subsampling=0)
+    return pages.image_uri(picture, "JPEG", quality=90, subsampling=0)
 
 
 def _png(picture: Image.Image) -> str:
-    return _uri(picture, "PNG", optimize=True)
-
-
-def _uri(picture: Image.Image, kind: str, **options: int) -> str:
-    buffer = io.BytesIO()
-    picture.save(buffer, kind, **options)
-    return f"data:image/{kind.lower()};base64,{base64.b64encode(buffer.getvalue()).decode()}"
+    return pages.image_uri(picture, "PNG", optimize=True)

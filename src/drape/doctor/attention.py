@@ -19,11 +19,12 @@ from torch.nn import functional as F
 from drape.data.sample import TryOnBatch
 from drape.data.viton_hd import VitonHD
 from drape.diffusion.schedule import CosineSchedule, resolution_shift
+from drape.doctor.batches import take
 from drape.doctor.finding import Finding, Status, of_run
 from drape.doctor.measured import age_of, examined_on, pairs_of, whose
 from drape.doctor.patient import Patient
-from drape.doctor.predictor import OfNet, amplitudes, noise, take
-from drape.doctor.samples import png
+from drape.doctor.pictures import png
+from drape.doctor.predictor import OfNet, amplitudes, noise
 from drape.errors import DrapeError
 from drape.nets.attention import CrossAttention, KeysValues
 from drape.nets.parallel_unet import ParallelUNet
@@ -66,7 +67,7 @@ class Caught:
 
 
 def check_attention(patient: Patient) -> list[Finding]:
-    """16: entropy of each head, and on mannequins the distance between where the net looks and where it should.
+    """Entropy of each head, and on mannequins the distance between where the net looks and where it should.
 
     evidence: t; blocks: by cross-attention {name, entropy (of each head), out_norm, peak_px, mean_px (error of the best
     head in pixels of the cloth, or None)}; chance_px (of always looking at the middle), untrained_px (of the untrained

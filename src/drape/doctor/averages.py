@@ -57,7 +57,7 @@ def unmoved(patient: Patient) -> list[str]:
 
 
 def check_ema(patient: Patient) -> list[Finding]:
-    """17: the average follows the weights, is not the weights, and is no worse than they are.
+    """The average follows the weights, is not the weights, and is no worse than they are.
 
     evidence: online, ema: error of eps over the levels of t; t; ratio of the means
     """

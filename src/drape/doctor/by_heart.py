@@ -8,13 +8,13 @@ from torch import Tensor
 
 from drape import sampling
 from drape.config import RunConfig
+from drape.doctor.batches import take
 from drape.doctor.crossing import Crossing, crossing, different
-from drape.doctor.grid import QUARTERS, Grid, grid_of
+from drape.doctor.grid import Grid, grid_of
 from drape.doctor.patient import Patient
-from drape.doctor.predictor import take
-from drape.doctor.samples import png
-from drape.doctor.short import Short, short_config, train_short
-from drape.doctor.spy import engine_for
+from drape.doctor.pictures import png
+from drape.doctor.short_training import Short, short_config, train_short
+from drape.doctor.stand_ins import engine_for
 from drape.doctor.thresholds import Thresholds
 from drape.evaluation import yardsticks
 from drape.evaluation.metrics import psnr
@@ -22,6 +22,7 @@ from drape.nets.parallel_unet import ParallelUNet
 from drape.settings import NoiseAugConfig
 from drape.training.records import Record
 from drape.training.state import TrainState, view
+from drape.training.validation import QUARTERS
 
 LEVELS, EACH = 16, 4  # noise levels of the grid, and how many of them each sample is seen at
 MOST_BATCH = 16

@@ -21,12 +21,11 @@ from drape.doctor.thresholds import Thresholds
 from drape.evaluation.yardsticks import Yardsticks
 from drape.training.validation import PROBES, QUARTERS
 
-LAGS = 1.1  # of a linear filter's error in a quarter
 EXAMINE = "run 'drape doctor PRESET --data DIR', which examines data and code"
 
 
 def check_yardsticks(patient: Patient) -> list[Finding]:
-    """11: the error per noise level, held against copying the noisy image and against the best linear filter.
+    """The error per noise level, held against copying the noisy image and against the best linear filter.
 
     evidence: t, log_snr, eps, low, high (95 % of the mean over pairs), online (eps of the online weights, or None),
     wiener, pass_through: curves over the levels, errors of eps; copying: error over that of copying, median of the
@@ -63,13 +62,13 @@ def judge_yardsticks(
     )
     evidence = {**curves(found, ruler), "form": form, "ratios": ratios, "copying": copying, "mean_ratio": mean}
     # An x0 net has to draw again what the other targets copy from an image with little noise.
-    lags = [ratio > LAGS and not (q == 0 and form == "x0") for q, ratio in enumerate(ratios)]
+    lags = [ratio > thresholds.linear_quarter and not (q == 0 and form == "x0") for q, ratio in enumerate(ratios)]
     status: Status = "ok"
     remedy = ""
     if copying >= thresholds.copying:
         status, text = "FAIL", f"nothing learned: {text}"
         remedy = f"look at the learning rate and at the gradients: {EXAMINE}, then 'drape doctor PRESET --overfit 8'"
-        if copying > 1.1 or not age.early:
+        if copying > thresholds.copying_most or not age.early:
             evidence["means"] = "BROKEN"
     elif mean >= thresholds.linear:
         status, text = "warn", f"no better than a linear filter yet: {text}"
@@ -109,7 +108,7 @@ def curves(found: Measurement, ruler: Yardsticks) -> dict[str, Any]:
 
 
 def check_cloth_gap(patient: Patient) -> list[Finding]:
-    """12: how much worse the net gets inside the mask in another cloth, at four levels with much noise.
+    """How much worse the net gets inside the mask in another cloth, at four levels with much noise.
 
     evidence: t and gap of the probes, bounds (95 % of the mean gap), null and noise (gaps with a gray cloth and with
     noise), levels_t and levels (gap over all of t), mean_loss (rise of the averaged loss), moved (mean |change| of x0
@@ -186,7 +185,7 @@ def cloth_remedy(config: RunConfig) -> str:
 
 
 def check_conditions(patient: Patient) -> list[Finding]:
-    """12: the same with the pose, the cloth's pose, the agnostic image and the low-res image of another person.
+    """How much worse the net gets with the pose, the cloth's pose, the agnostic or the low-res image of another person.
 
     evidence: by input, {inside, whole: rise of the error at the probes, moved: mean |change| of x0 in, outside}
     """
@@ -227,7 +226,7 @@ def judge_conditions(found: Measurement, age: Age, thresholds: Thresholds) -> li
 
 
 def check_guidance(patient: Patient) -> list[Finding]:
-    """14: what the net says without any condition: another thing than with them, and no nonsense.
+    """What the net says without any condition: another thing than with them, and no nonsense.
 
     evidence: t; null, right (error of eps at the probes), copying (that of copying); moved (mean |change| of x0)
     """
@@ -278,7 +277,7 @@ def judge_guidance(
 
 
 def check_time(patient: Patient) -> list[Finding]:
-    """15: the error when the net is told a noise level that is a quarter of t too low or too high.
+    """The error when the net is told a noise level that is a quarter of t too low or too high.
 
     evidence: t; lower, higher: rise of the error at the probes
     """

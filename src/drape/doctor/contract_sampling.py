@@ -1,11 +1,10 @@
 """What the sampler hands to the net, against what training did: the same pair, two ways."""
 
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
 
 import numpy as np
 import torch
@@ -15,15 +14,14 @@ from PIL import Image
 from drape import bundled, sampling
 from drape.config import RunConfig
 from drape.data.sample import TryOnBatch
+from drape.doctor.batches import ids_of
 from drape.doctor.contract_files import shrunk
 from drape.doctor.contract_shown import (
-    LOOP,
     STEP,
     Arrays,
     Evidence,
     Problem,
     Shown,
-    Spy,
     apart,
     conditions_arrays,
     handed,
@@ -35,12 +33,13 @@ from drape.doctor.contract_shown import (
 )
 from drape.doctor.finding import Finding
 from drape.doctor.patient import Patient
+from drape.doctor.stand_ins import Recorder, used_by
 from drape.errors import DrapeError
 from drape.pipeline import tryon
 from drape.sampling import SamplingConfig
 from drape.settings import NoiseAugConfig
+from drape.training import loop
 
-TRYON: Any = tryon  # people and clothes are found where the pipeline finds them
 ONE_STEP = SamplingConfig(steps=1, guidance=1.0)
 ENDINGS = (".jpg", ".png", "_keypoints.json", "_mask.png")
 LABELS = 64  # drawn noise labels, to know the span of those in training
@@ -53,7 +52,7 @@ class Bare(tryon.TryOnPipeline):
 
     def __init__(self, config: RunConfig) -> None:
         self.name, self.device, self.provenance = "examined", torch.device("cpu"), {}
-        self.config, self.net = config, Spy(config)
+        self.config, self.net = config, Recorder(config)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,7 +97,7 @@ def _ways(patient: Patient, shown: Shown, clean: RunConfig) -> Iterator[Way]:
     yield _try_on(patient, shown, clean, rows[: shown.thresholds.dressed])
     yield _validation(patient, clean)
     _, batch = patient.source.preview(shown.thresholds.dressed)
-    places = _places(patient, batch)
+    places = _places(patient, ids_of(batch))
     yield Way(
         name="preview",
         sampled=_sampled(clean, batch),
@@ -114,14 +113,15 @@ def _try_on(patient: Patient, shown: Shown, clean: RunConfig, rows: list[int]) -
         return replace(refused, refused="a net that refines a smaller one's image is not dressed with")
     if clean.data.layout != "viton-hd" or not rows:
         return replace(refused, refused="it reads plain folders in the VITON-HD layout")
-    pipeline, spy, parts = Bare(clean), Spy(clean), []
+    pipeline, spy, parts = Bare(clean), Recorder(clean), []
     pipeline.net = spy
+    together, find_person, find_cloth = (used_by(tryon, name) for name in ("together", "find_person", "find_cloth"))
     try:
         with TemporaryDirectory() as folder:
             _copy_some(patient.root, Path(folder), {name for row in rows for name in shown.pairs[row]})
             for row in rows:
                 person, cloth = (f"{folder}:{name}" for name in shown.pairs[row])
-                record = TRYON.together(TRYON.find_person(person, clean), TRYON.find_cloth(cloth, clean))
+                record = together(find_person(person, clean), find_cloth(cloth, clean))
                 pipeline([record], seeds=[0], steps=ONE_STEP.steps, guidance=ONE_STEP.guidance)
                 parts.append(conditions_arrays(spy.seen[-1][2]))
     except DrapeError as error:
@@ -143,17 +143,15 @@ def _copy_some(root: Path, to: Path, names: set[str]) -> None:
 def _validation(patient: Patient, clean: RunConfig) -> Way:
     """What the stable validation shows: its calls hold each pair several times, in the order of its pairs."""
     validator = replace(patient.validator, config=clean, device=torch.device("cpu"), wrong=None)
-    spy = Spy(clean)
+    spy = Recorder(clean)
     validator.run(spy)
     seen = [conditions_arrays(conditions) for _, _, conditions in spy.seen]
     found = {name: np.concatenate([part[name] for part in seen]) for name in seen[0]}
-    ids = patient.source.joined.ids
-    before = len(ids) - len(patient.source.readers[-1])
-    place = {pair: index for index, pair in enumerate(ids) if index >= before}
     pairs = validator.pairs.ids
-    if any(pair not in place for pair in pairs):
+    places = _places(patient, pairs)
+    if len(places) < len(pairs):
         return Way(name="validation", sampled={}, trained={}, refused="its pairs are in no list")
-    trained = _conditions(handed(clean, patient.source.pairs([place[pair] for pair in pairs])))
+    trained = _conditions(handed(clean, patient.source.pairs(places)))
     row = _nearest(found, trained)
     return Way(name="validation", sampled=found, trained={name: values[row] for name, values in trained.items()})
 
@@ -167,17 +165,16 @@ def _nearest(found: Arrays, expected: Arrays) -> ndarray:
     return off.argmin(axis=1)
 
 
-def _places(patient: Patient, batch: TryOnBatch) -> list[int]:
-    """Where the pairs of a preview lie in the source."""
+def _places(patient: Patient, pairs: Sequence[tuple[str, str]]) -> list[int]:
+    """Where pairs of the last setting lie in the source; those that no list names are left out."""
     ids = patient.source.joined.ids
     before = len(ids) - len(patient.source.readers[-1])
     place = {pair: index for index, pair in enumerate(ids) if index >= before}
-    pairs = zip(batch.person_id, batch.cloth_id, strict=True)
     return [place[pair] for pair in pairs if pair in place]
 
 
 def _sampled(config: RunConfig, batch: TryOnBatch) -> Arrays:
-    spy = Spy(config)
+    spy = Recorder(config)
     sampling.sample_batch(spy, config, batch, list(range(len(batch))), ONE_STEP)
     return conditions_arrays(spy.seen[0][2])
 
@@ -200,7 +197,7 @@ def _bundled(patient: Patient, shown: Shown, evidence: Evidence) -> list[Problem
         return []
     name = bundled.clothes()[0]
     try:
-        found = pictures(TRYON.find_cloth(name, config).image[None])
+        found = pictures(used_by(tryon, "find_cloth")(name, config).image[None])
     except DrapeError:
         return []  # of another shape than this net's clothes
     with Image.open(bundled.cloth(name).image) as image:
@@ -219,9 +216,9 @@ def _levels(patient: Patient, shown: Shown, evidence: Evidence) -> list[Problem]
     """The sampler's noise augmentation has a label that training draws, or that of clean images."""
     config = patient.config
     batch = patient.source.pairs(patient.source.sides[0][:2])
-    spy, still = Spy(config), Spy(config)
+    spy, still = Recorder(config), Recorder(config)
     sampling.sample_batch(spy, config, batch, [0] * len(batch), ONE_STEP)
-    LOOP.diffusion_loss(still, config, batch, quiet_draws(config, len(batch)))
+    used_by(loop, "diffusion_loss")(still, config, batch, quiet_draws(config, len(batch)))
     label, clean = (seen.seen[0][2].noise_aug.float() for seen in (spy, still))
     trained = torch.cat([training_labels(patient), clean])
     low, high = float(trained.min()), float(trained.max())
@@ -241,9 +238,9 @@ def training_labels(patient: Patient) -> torch.Tensor:
     for micro in patient.micros:
         if sum(map(len, labels)) >= LABELS:
             break
-        spy = Spy(patient.config)
+        spy = Recorder(patient.config)
         draws = replace(micro.draws, drop=torch.zeros_like(micro.draws.drop))
-        LOOP.diffusion_loss(spy, patient.config, micro.batch, draws)
+        used_by(loop, "diffusion_loss")(spy, patient.config, micro.batch, draws)
         labels.append(spy.seen[0][2].noise_aug.float())
     return torch.cat(labels)
 
@@ -257,23 +254,29 @@ def check_condition_noise(patient: Patient, shown: Shown) -> Finding | None:
     if config.noise_aug.train_max == 0:
         return None
     micro = patient.micros[0]
-    spy = Spy(config)
-    LOOP.diffusion_loss(spy, config, micro.batch, replace(micro.draws, drop=torch.zeros_like(micro.draws.drop)))
+    spy = Recorder(config)
+    draws = replace(micro.draws, drop=torch.zeros_like(micro.draws.drop))
+    used_by(loop, "diffusion_loss")(spy, config, micro.batch, draws)
     evidence = {f"{name}_training": ratio for name, ratio in _noise(spy, handed(config, micro.batch)).items()}
     if config.noise_aug.sample > 0:
-        spy = Spy(config)
+        spy = Recorder(config)
         sampling.sample_batch(spy, config, micro.batch, list(range(len(micro.batch))), ONE_STEP)
         evidence |= {f"{name}_sampling": ratio for name, ratio in _noise(spy, handed(config, micro.batch)).items()}
     wrong = {name: ratio for name, ratio in evidence.items() if not abs(ratio - 1) <= shown.thresholds.noise_ratio}
     problems = [
-        Problem("FAIL", f"{name.replace('_', ' in ')} carries {ratio:.2f} times the noise that its label says", AUGMENT)
+        Problem("FAIL", f"{_said(name)} carries {ratio:.2f} times the noise that its label says", AUGMENT)
         for name, ratio in wrong.items()
     ]
-    said = ", ".join(f"{name.replace('_', ' in ')} {ratio:.2f}" for name, ratio in evidence.items())
+    said = ", ".join(f"{_said(name)} {ratio:.2f}" for name, ratio in evidence.items())
     return judged("condition noise", problems, f"noise found over noise labelled: {said}", evidence)
 
 
-def _noise(spy: Spy, clean: Mapping[str, ndarray]) -> dict[str, float]:
+def _said(name: str) -> str:
+    """ "low_res in training" of "low_res_training"."""
+    return " in ".join(name.rsplit("_", 1))
+
+
+def _noise(spy: Recorder, clean: Mapping[str, ndarray]) -> dict[str, float]:
     """Noise found in each conditioning image over the noise its label says, both as a standard deviation."""
     conditions = spy.seen[0][2]
     found = conditions_arrays(conditions)

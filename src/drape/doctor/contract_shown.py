@@ -4,7 +4,7 @@ The tensors are caught where the net would stand: the loss, the sampler, the val
 with a spy in its place.  So whatever happens to a picture on its way counts, wherever it happens.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from typing import Any, NamedTuple
@@ -12,17 +12,18 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from numpy import ndarray
-from torch import Tensor, nn
+from torch import Tensor
 
 from drape.config import RunConfig
 from drape.data.sample import TryOnBatch
+from drape.doctor.batches import ids_of, take
 from drape.doctor.contract_files import Folder, Plain
 from drape.doctor.finding import Finding, Status
 from drape.doctor.patient import Patient
+from drape.doctor.stand_ins import Recorder, used_by
 from drape.doctor.thresholds import Thresholds
 from drape.errors import DataError
 from drape.nets.conditions import Conditions
-from drape.nets.parallel_unet import ClothFeatures, ParallelUNet
 from drape.training import loop
 from drape.training.randomness import Draws
 from drape.training.sources import Micro, Source
@@ -32,31 +33,12 @@ STEP = 1 / 127.5
 MOST_PIXELS = 1_500_000
 """Of a person, over all rows: of large pictures fewer rows are looked at."""
 READER = "Look at how samples are put together to batches."
-LOOP: Any = loop  # the loss is looked up where the training loop finds it
 NAMES = ("person", "cloth", "agnostic", "low_res")
 
 Evidence = dict[str, Any]
 """Plain data, see Finding; each check's docstring names what is in it."""
 Arrays = dict[str, ndarray]
 """By field: images (n, h, w, 3), agnostic_mask (n, h, w), pose and cloth_pose (n, 18, 3)."""
-
-
-class Spy(ParallelUNet):
-    """Stands where the net would, keeps what it is handed and answers as it is told; it has no weights."""
-
-    def __init__(self, config: RunConfig, answer: Callable[[Tensor], Tensor] = torch.zeros_like) -> None:
-        nn.Module.__init__(self)
-        self.config, self.answer = config.net, answer
-        self.seen: list[tuple[Tensor, Tensor, Conditions]] = []
-
-    def forward(
-        self, x_t: Tensor, log_snr: Tensor, conditions: Conditions, cloth_features: ClothFeatures | None = None
-    ) -> Tensor:
-        self.seen.append((x_t.detach(), log_snr.detach(), conditions))
-        return self.answer(x_t)
-
-    def encode_cloth(self, conditions: Conditions, log_snr: Tensor | None = None) -> ClothFeatures:
-        return ClothFeatures(())
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,14 +97,14 @@ def look(patient: Patient) -> Shown:
     height, width = config.resolution
     most = max(32, min(patient.thresholds.samples, MOST_PIXELS // (height * width)))
     micros = [_first(micro, most) for micro in patient.micros[: -(-most // len(patient.micros[0].batch))]]
-    pairs = [pair for micro in micros for pair in zip(micro.batch.person_id, micro.batch.cloth_id, strict=True)]
+    pairs = [pair for micro in micros for pair in ids_of(micro.batch)]
     place = {pair: index for index, pair in reversed(list(enumerate(data.joined.ids)))}
     if unknown := [pair for pair in pairs if pair not in place]:
         raise DataError(
             f"the first batches hold {len(unknown)} pairs that no list names, such as {unknown[0]}. {READER}"
         )
     settings = [config.data.settings[data.joined.locate(place[pair])[0]] for pair in pairs]
-    records = [data.pairs([place[pair] for pair in _pairs_of(micro.batch)]) for micro in micros]
+    records = [data.pairs([place[pair] for pair in ids_of(micro.batch)]) for micro in micros]
     folder = Folder(root=patient.root, data=config.data, size=config.resolution, cloth_size=config.cloth_size)
     shown = Shown(
         config=config,
@@ -143,8 +125,8 @@ def handed(config: RunConfig, batch: TryOnBatch) -> Arrays:
 
     The person is told from x_t at the least noise, drawn as zero; from the batch where that level is no clean one.
     """
-    spy = Spy(config)
-    LOOP.diffusion_loss(spy, config, batch, quiet_draws(config, len(batch)))
+    spy = Recorder(config)
+    used_by(loop, "diffusion_loss")(spy, config, batch, quiet_draws(config, len(batch)))
     x_t, log_snr, conditions = spy.seen[0]
     alpha = torch.sigmoid(log_snr.double()).sqrt().reshape(-1, 1, 1, 1)
     person = x_t.double() / alpha if float(alpha.min()) > 0.5 else batch.need("person").double()
@@ -271,11 +253,9 @@ def _first(micro: Micro, most: int) -> Micro:
     """The micro-batch, cut down to `most` rows where it is larger."""
     if len(micro.batch) <= most:
         return micro
-    values = {each.name: getattr(micro.batch, each.name) for each in fields(TryOnBatch)}
-    cut: dict[str, Any] = {name: None if value is None else value[:most] for name, value in values.items()}
-    batch = TryOnBatch(**cut)
     draws = {each.name: getattr(micro.draws, each.name)[:most] for each in fields(Draws) if each.name != "aug_eps"}
-    return Micro(Draws(**draws, aug_eps=tuple(eps[:most] for eps in micro.draws.aug_eps)), batch)
+    aug_eps = tuple(eps[:most] for eps in micro.draws.aug_eps)
+    return Micro(Draws(**draws, aug_eps=aug_eps), take(micro.batch, range(most)))
 
 
 def _originals(data: Source, pairs: Sequence[tuple[str, str]], place: Mapping[tuple[str, str], int]) -> ndarray:
@@ -289,10 +269,6 @@ def _originals(data: Source, pairs: Sequence[tuple[str, str]], place: Mapping[tu
             if index is not None:
                 found[row] = people[index]
     return found
-
-
-def _pairs_of(batch: TryOnBatch) -> list[tuple[str, str]]:
-    return list(zip(batch.person_id, batch.cloth_id, strict=True))
 
 
 def _joined(parts: Sequence[Arrays]) -> Arrays:

@@ -10,12 +10,10 @@ from numpy import ndarray
 from drape.data import parse_labels as labels
 from drape.data.sample import TryOnBatch
 from drape.doctor.contract_shown import (
-    LOOP,
     STEP,
     Evidence,
     Problem,
     Shown,
-    Spy,
     apart,
     how_it_differs,
     judged,
@@ -24,7 +22,9 @@ from drape.doctor.contract_shown import (
 )
 from drape.doctor.finding import Finding, Status
 from drape.doctor.patient import Patient
+from drape.doctor.stand_ins import Recorder, used_by
 from drape.survey import measures
+from drape.training import loop
 
 SIGNED = "Convert once, where files are read: value / 127.5 - 1, for every picture that the net is shown."
 HIDE = "Make the mask from this person's parse and joints (data.mask=computed), and the agnostic image from that mask."
@@ -301,8 +301,8 @@ def loss_ratio(shown: Shown, batch: TryOnBatch) -> float:
     slopes = []
     for level in (0.0, 1.0):
         output = torch.full_like(batch.need("person"), level, device="cpu", requires_grad=True)
-        spy = Spy(config, lambda x_t, output=output: output)  # type: ignore[misc]
-        losses = LOOP.diffusion_loss(spy, config, batch, quiet_draws(config, len(batch), t=0.5))
+        spy = Recorder(config, lambda x_t, output=output: output)  # type: ignore[misc]
+        losses = used_by(loop, "diffusion_loss")(spy, config, batch, quiet_draws(config, len(batch), t=0.5))
         slopes.append(torch.autograd.grad(losses.weighted.sum(), output)[0])
     weights, mask = (slopes[1] - slopes[0]).mean(dim=1), batch.need("agnostic_mask")[:, 0] > 0.5
     ratios = [float(w[m].mean() / w[~m].mean()) for w, m in zip(weights, mask, strict=True) if m.any() and not m.all()]

@@ -11,7 +11,6 @@ cannot: that clothes are warped well, or anything about people and clothes that 
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 import torch
@@ -20,8 +19,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from drape.config import RunConfig
-from drape.data.sample import TENSOR_FIELDS, WORD_FIELDS, TryOnBatch
-from drape.doctor.predictor import take
+from drape.data.sample import TryOnBatch
+from drape.doctor.batches import ids_of, joined, take
 from drape.errors import DataError
 from drape.training.held_out import validation_pairs
 from drape.training.sources import Micro, Source
@@ -65,9 +64,9 @@ class Crossing:
 
     def stream(self, slices: list[slice]) -> Iterator[Micro]:
         """The trainer's own batches of these pairs without end; every other image in the partner's cloth."""
-        place = {pair: number for number, pair in enumerate(_ids(self.own))}
+        place = {pair: number for number, pair in enumerate(ids_of(self.own))}
         for turn, micro in enumerate(self.source.batches(0, slices)):
-            which = torch.tensor([place[pair] for pair in _ids(micro.batch)])
+            which = torch.tensor([place[pair] for pair in ids_of(micro.batch)])
             crossed = self._crossed(micro.batch, which)
             odd = (torch.arange(len(which)) + turn // len(slices)) % 2 == 1
             index = torch.arange(len(which)) + len(which) * odd
@@ -110,16 +109,6 @@ def crossing(config: RunConfig, source: Source, chosen: list[int]) -> Crossing:
     return Crossing(config=config, source=source, own=own, partner=_partners(own))
 
 
-def joined(first: TryOnBatch, second: TryOnBatch) -> TryOnBatch:
-    """The samples of both."""
-    values: dict[str, Any] = {}
-    for name in TENSOR_FIELDS:
-        parts = [getattr(first, name), getattr(second, name)]
-        values[name] = None if any(part is None for part in parts) else torch.cat(parts)
-    words: dict[str, Any] = {name: getattr(first, name) + getattr(second, name) for name in WORD_FIELDS}
-    return TryOnBatch(**values, **words)
-
-
 def different(source: Source, count: int) -> list[int]:
     """At most `count` training pairs of different people with a cloth to paint: the first, then always the one that
     differs most from those taken, in person and in cloth."""
@@ -156,7 +145,3 @@ def _differences(batch: TryOnBatch) -> Tensor:
         total = distance if total is None else torch.minimum(total, distance)
     assert total is not None
     return total
-
-
-def _ids(batch: TryOnBatch) -> list[tuple[str, str]]:
-    return list(zip(batch.person_id, batch.cloth_id, strict=True))

@@ -15,9 +15,11 @@ from drape.plotting_axes import COLOURS
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.axis import Axis
 
 BLUE, ORANGE, GREEN, PINK = COLOURS[:4]
 INK, GRID = "#010203", "#030201"  # stand for the page's own colours, which no file of pixels could know
+DOTTED, DASHED, DASH_DOTTED = (0, (1, 1.5)), (0, (4, 2)), (0, (7, 2, 1, 2))
 Values = Sequence[float | int | None] | np.ndarray
 PAGE: dict[Any, Any] = {
     "font.size": 9,
@@ -63,11 +65,11 @@ def line(axes: "Axes", x: Values, y: Values, label: str, colour: str, **how: Any
     axes.plot(xs, ys, color=colour, label=label, **how)
 
 
-def percents(axes: "Axes") -> None:
-    """The y axis in percent."""
+def percents(axis: "Axis") -> None:
+    """An axis in percent."""
     from matplotlib.ticker import FuncFormatter
 
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:.3g}%"))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:.3g}%"))
 
 
 def below(axes: "Axes", columns: int = 2) -> None:

@@ -3,15 +3,16 @@
 import math
 from collections import Counter
 from dataclasses import asdict, dataclass
+from statistics import fmean
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from drape.doctor.finding import Finding, Status
-from drape.doctor.noise import asked_of, mean, shown_of
+from drape.doctor.noise import asked_of, shown_of
 from drape.doctor.patient import Patient
-from drape.doctor.spy import used_by
+from drape.doctor.stand_ins import used_by
 from drape.training import sources
 from drape.training.sources import Micro
 
@@ -97,7 +98,7 @@ def _drawn(patient: Patient) -> Drawn:
     return Drawn(
         images=count,
         uneven=_uneven(times),
-        uneven_32=mean([_uneven(part) for part in times.split(WINDOW) if len(part) == WINDOW]),
+        uneven_32=fmean([_uneven(part) for part in times.split(WINDOW) if len(part) == WINDOW]),
         outside=bool((times < 0).any() or (times >= 1).any()),
         mean=sums["sum"] / sums["values"],
         std=max(variance, 0.0) ** 0.5,

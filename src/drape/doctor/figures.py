@@ -2,13 +2,13 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from html import escape
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from drape import pages
 from drape.doctor import pictures
-from drape.doctor.drawing import BLUE, GREEN, ORANGE, PINK, below, line, percents, svg
+from drape.doctor.drawing import BLUE, DASH_DOTTED, DASHED, DOTTED, GREEN, ORANGE, PINK, below, line, percents, svg
 from drape.nets.parts import SUB_NETS
 from drape.plotting_axes import log_scale, short
 from drape.training.records import Record
@@ -31,11 +31,7 @@ class Figure:
 
     def html(self) -> str:
         """The element."""
-        wide = ' class="wide"' if self.wide else ""
-        return (
-            f"<figure{wide}>\n<h3>{escape(self.title)}</h3>\n{self.picture}\n"
-            f"<figcaption>{escape(self.caption)}</figcaption>\n</figure>"
-        )
+        return pages.figure(self.title, self.picture, self.caption, wide=self.wide)
 
 
 def levels(evidence: Mapping[str, Any]) -> Figure:
@@ -43,12 +39,12 @@ def levels(evidence: Mapping[str, Any]) -> Figure:
 
     def draw(axes: "Axes") -> None:
         t = evidence["t"]
-        line(axes, t, evidence["pass_through"], "best copy of the input", COPY, linestyle=(0, (1, 1.5)))
-        line(axes, t, evidence["wiener"], "best linear filter", COPY, linestyle=(0, (7, 2, 1, 2)))
+        line(axes, t, evidence["pass_through"], "best copy of the input", COPY, linestyle=DOTTED)
+        line(axes, t, evidence["wiener"], "best linear filter", COPY, linestyle=DASH_DOTTED)
         axes.fill_between(t, evidence["low"], evidence["high"], color=BLUE, alpha=0.25, linewidth=0)
         line(axes, t, evidence["eps"], "averaged weights", BLUE, marker="o", markersize=3)
         if evidence.get("online"):
-            line(axes, t, evidence["online"], "online weights", ORANGE, linewidth=1, linestyle=(0, (4, 2)))
+            line(axes, t, evidence["online"], "online weights", ORANGE, linewidth=1, linestyle=DASHED)
         axes.set_xlabel("t: little noise → much noise")
         axes.set_ylabel("error of eps")
         log_scale(axes)
@@ -77,7 +73,7 @@ def cloth_gap(evidence: Mapping[str, Any]) -> Figure | None:
         axes.axhline(0.1, color=COPY, linewidth=1, linestyle=(0, (4, 3)))
         axes.set_xlabel("t: little noise → much noise")
         axes.set_ylabel("rise of the error in the mask")
-        percents(axes)
+        percents(axes.yaxis)
         below(axes, 3)
 
     rise = evidence.get("mean_loss", 0.0)
@@ -100,9 +96,7 @@ def conditions(evidence: Mapping[str, Any]) -> Figure | None:
         axes.barh(names, [shown[name] for name in names], color=BLUE, height=0.55)
         axes.set_xlabel("largest rise of the error with another person's")
         axes.grid(axis="y", visible=False)
-        from matplotlib.ticker import FuncFormatter
-
-        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:.3g}%"))
+        percents(axes.xaxis)
 
     return Figure(
         title="What each condition is worth",
@@ -118,7 +112,7 @@ def guidance(evidence: Mapping[str, Any]) -> Figure | None:
 
     def draw(axes: "Axes") -> None:
         t = evidence["t"]
-        line(axes, t, evidence["copying"], "best copy of the input", COPY, linestyle=(0, (1, 1.5)))
+        line(axes, t, evidence["copying"], "best copy of the input", COPY, linestyle=DOTTED)
         line(axes, t, evidence["null"], "no condition", ORANGE, marker="o", markersize=3)
         line(axes, t, evidence["right"], "all conditions", BLUE, marker="o", markersize=3)
         axes.set_xlabel("t")
@@ -216,7 +210,7 @@ def swap_gap_over_time(lines: Sequence[Mapping[str, Any]]) -> Figure | None:
         axes.set_ylabel("cloth-swap gap")
         low, high = axes.get_ylim()
         axes.set_ylim(min(low, -0.005), max(high, 0.1))  # noise about zero must look like it
-        percents(axes)
+        percents(axes.yaxis)
 
     return Figure(
         title="When the cloth was switched on",

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from drape.doctor import pictures
-from drape.doctor.drawing import BLUE, GREEN, ORANGE, PINK, below, line, svg
+from drape.doctor.drawing import BLUE, DASH_DOTTED, DASHED, DOTTED, GREEN, ORANGE, PINK, below, line, svg
 from drape.doctor.figures import COPY, Figure
 from drape.plotting_axes import log_scale
 
@@ -21,7 +21,7 @@ def overfit_fixed(evidence: Mapping[str, Any]) -> Figure | None:
 
     def draw(axes: "Axes") -> None:
         line(axes, range(1, len(evidence["loss"]) + 1), evidence["loss"], "loss", BLUE)
-        axes.axhline(1, color=COPY, linewidth=1, linestyle=(0, (1, 1.5)))
+        axes.axhline(1, color=COPY, linewidth=1, linestyle=DOTTED)
         axes.set_xlabel("steps")
         axes.set_ylabel("loss, 1: a silent net's")
         log_scale(axes)
@@ -43,7 +43,7 @@ def overfit_fresh(evidence: Mapping[str, Any]) -> Figure | None:
         for number, (label, colour) in enumerate(QUARTERS):
             ratios = [quarters[number] / wiener[number] for quarters in evidence["quarters"]]
             line(axes, evidence["steps"], ratios, label, colour, marker="o", markersize=3)
-        axes.axhline(1, color=COPY, linewidth=1, linestyle=(0, (7, 2, 1, 2)))
+        axes.axhline(1, color=COPY, linewidth=1, linestyle=DASH_DOTTED)
         axes.set_xlabel("steps")
         axes.set_ylabel("error, 1: a linear filter's")
         log_scale(axes)
@@ -76,7 +76,7 @@ def learning_rate(evidence: Mapping[str, Any]) -> Figure | None:
 
     def draw(axes: "Axes") -> None:
         line(axes, [r["lr"] for r in rates], [r["loss"] for r in rates], "", BLUE, marker="o", markersize=4)
-        axes.axvline(evidence["lr"], color=ORANGE, linewidth=1, linestyle=(0, (4, 2)))
+        axes.axvline(evidence["lr"], color=ORANGE, linewidth=1, linestyle=DASHED)
         axes.set_xscale("log")
         axes.set_xlabel("learning rate; dashed: the config's")
         axes.set_ylabel("loss, 1: a silent net's")

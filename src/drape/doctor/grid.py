@@ -18,12 +18,14 @@ from drape.config import RunConfig
 from drape.data.sample import TryOnBatch
 from drape.devices import autocast
 from drape.diffusion.prediction import Prediction
-from drape.doctor.predictor import amplitudes, decode, encode, evaluating, take
+from drape.doctor.batches import take
+from drape.doctor.predictor import amplitudes, decode, encode
+from drape.doctor.stand_ins import used_by
 from drape.nets.parallel_unet import ParallelUNet
 from drape.training import loop
 from drape.training.randomness import Draws, seed_of
+from drape.training.validation import QUARTERS, evaluating
 
-QUARTERS = 4
 CHUNK = 32  # noisy images in one forward pass
 
 
@@ -91,7 +93,7 @@ class Grid:
         with torch.no_grad():
             for part in self._parts():
                 batch = take(self.shown, self.sample[part].tolist()).to(self.device)
-                losses = loop.diffusion_loss(net, self.config, batch, self._draws(part))  # type: ignore[attr-defined]
+                losses = used_by(loop, "diffusion_loss")(net, self.config, batch, self._draws(part))
                 found.append(torch.stack([losses.weighted, losses.raw], dim=1).cpu())
         return torch.cat(found)
 
@@ -136,11 +138,6 @@ def grid_of(config: RunConfig, samples: TryOnBatch, *, levels: int, each: int, d
         levels=levels,
         eps=torch.stack([_noise(*place, config.resolution) for place in places]),
     )
-
-
-def silent(x_t: Tensor, log_snr: Tensor, conditions: object) -> Tensor:
-    """A net that always says 0: the unit of a loss, whatever the target and its weights."""
-    return torch.zeros_like(x_t)
 
 
 def _noise(sample: int, level: int, size: tuple[int, int]) -> Tensor:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy import ndarray
 
-from drape.doctor.earlier import Change, since_earlier
+from drape.doctor.earlier_average import Change, since_earlier
 from drape.doctor.finding import Finding, of_run
 from drape.doctor.patient import Patient, RunRecords
 from drape.training.optim import learning_rate
@@ -26,7 +26,7 @@ SUB_NETS = ("person", "cloth", "attention", "embedding")
 
 
 def check_improving(patient: Patient) -> list[Finding]:
-    """10: what the errors on fixed pairs and noise did over the last part of the run, by quarter of t and in the mask.
+    """What the errors on fixed pairs and noise did over the last part of the run, by quarter of t and in the mask.
 
     Against an average stored earlier where there is one, measured again pair by pair; else by the run's validations.
     evidence: trend ("improving", "flat", "regressing" or "unknown"), changes: by name {change, low, high} (relative,
@@ -79,7 +79,7 @@ def _named(change: Change) -> dict[str, float]:
 
 
 def check_curve(patient: Patient) -> list[Finding]:
-    """20: how much the logged loss scatters, and the smallest change that it could have shown.
+    """How much the logged loss scatters, and the smallest change that it could have shown.
 
     evidence: sd (of the loss of a step, over its mean), steps (in the window), visible (smallest relative change
     between the two halves of the window at two sigma), steps_for_one_percent, change (between the halves), blocks:
@@ -229,7 +229,7 @@ def check_lr_record(patient: Patient) -> list[Finding]:
     text = f"from {logged[0]:.2g} up to {max(logged):.2g}, now {logged[-1]:.2g}; the config says {config.optim.lr:g}"
     if max(logged) == 0:
         return [of_run("FAIL", "lr record", f"the learning rate was 0 throughout: {text}", "set optim.lr", evidence)]
-    if worst > 0.02 and not by_clock:
+    if worst > patient.thresholds.lr_off and not by_clock:
         text = f"it is not what the config says (off by up to {worst:.0%} of it): {text}"
         return [of_run("warn", "lr record", text, "look at who else sets the rate", evidence)]
     if config.optim.warmup_images > config.images / 2 and not by_clock:

@@ -7,6 +7,7 @@ what is in the noisy image, and both with one another.
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from statistics import fmean
 from typing import Literal
 
 import torch
@@ -16,7 +17,7 @@ from drape import sampling
 from drape.doctor import formulas
 from drape.doctor.finding import Finding
 from drape.doctor.patient import Patient
-from drape.doctor.spy import Call, Oracle, any_conditions, watched, zero_fields
+from drape.doctor.stand_ins import Call, Oracle, any_conditions, watched, zero_fields
 from drape.nets.conditions import Conditions
 from drape.sampling import SamplingConfig
 from drape.shapes import Image, PerSample
@@ -52,7 +53,7 @@ class Shown:
 def check_noise_labels(patient: Patient) -> list[Finding]:
     """The level the net is told, in training and in sampling, against that of the noisy image it comes with.
 
-    evidence   t, told, held: of training images; level, noise: of the sampler's questions (see spy.Call)
+    evidence   t, told, held: of training images; level, noise: of the sampler's questions (see stand_ins.Call)
     """
     config = patient.config
     shown, asked = shown_of(patient), asked_of(patient, guidance=1.0)
@@ -60,8 +61,8 @@ def check_noise_labels(patient: Patient) -> list[Finding]:
     inside = (shown.told.abs() < IN_RANGE) & (due.abs() < IN_RANGE)
     off = (shown.told - shown.held)[inside].abs()
     rungs = [[call for call in calls if call.step == step] for calls in asked.values() for step in _steps(calls)]
-    levels = [mean([call.level for call in rung]) for rung in rungs]
-    noise = [mean([call.noise**2 for call in rung]) ** 0.5 for rung in rungs]
+    levels = [fmean([call.level for call in rung]) for rung in rungs]
+    noise = [fmean([call.noise**2 for call in rung]) ** 0.5 for rung in rungs]
     evidence = {
         "t": shown.t.tolist(), "told": shown.told.tolist(), "held": shown.held.tolist(), "level": levels, "noise": noise
     }  # fmt: skip
@@ -177,11 +178,6 @@ def asked_of(patient: Patient, guidance: float) -> dict[str, list[Call]]:
         sampling.sample(oracle, config, conditions, list(range(count)), how)
         calls[sampler] = oracle.calls
     return calls
-
-
-def mean(values: Sequence[float]) -> float:
-    """The mean; 0 of none."""
-    return sum(values) / max(1, len(values))
 
 
 CHECKS = (check_noise_labels,)

@@ -14,10 +14,9 @@ import torch
 from drape.doctor.by_heart import ByHeart, Progress, by_heart_config, known, learn_by_heart
 from drape.doctor.crossing import crossing, different
 from drape.doctor.finding import Finding, Status
-from drape.doctor.grid import silent
 from drape.doctor.patient import Patient
-from drape.doctor.short import Short, train_short
-from drape.doctor.spy import engine_for
+from drape.doctor.short_training import Short, train_short
+from drape.doctor.stand_ins import engine_for, silent, used_by
 from drape.doctor.thresholds import Thresholds
 from drape.settings import OptimConfig
 from drape.training import loop
@@ -92,7 +91,8 @@ def _same_again(patient: Patient) -> tuple[Short, list[float]]:
     batches = pairs.source.batches(0, slices)
     micros = [next(batches) for _ in slices]
     device = patient.device
-    silence = [loop.diffusion_loss(silent, config, micro.batch.to(device), micro.draws) for micro in micros]  # type: ignore[attr-defined]  # as the loop knows it
+    loss = used_by(loop, "diffusion_loss")
+    silence = [loss(silent, config, micro.batch.to(device), micro.draws) for micro in micros]
     unit = torch.cat([losses.weighted for losses in silence]).mean().item()
     losses: list[float] = []
     short = train_short(

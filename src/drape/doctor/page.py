@@ -3,17 +3,15 @@
 from collections.abc import Callable, Mapping, Sequence
 from html import escape
 from pathlib import Path
-from string import Template
 from typing import Any
 
-import drape
+from drape import pages
 from drape.doctor import figures, figures_before
 from drape.doctor.examine import Examination
 from drape.doctor.figures import Figure
 from drape.doctor.finding import Finding
 from drape.doctor.patient import Patient
 from drape.doctor.verdict import Name
-from drape.storage import write_atomic
 
 OF_FINDING: dict[str, tuple[Callable[[Mapping[str, Any]], Figure | None], ...]] = {
     "overfit fixed": (figures_before.overfit_fixed,),
@@ -28,14 +26,12 @@ OF_FINDING: dict[str, tuple[Callable[[Mapping[str, Any]], Figure | None], ...]] 
 }
 """Figures by the name of the finding whose evidence they show, in the order of the page."""
 
-TEMPLATE = Path(drape.__file__).with_name("assets") / "doctor.html"
 TONES: dict[Name, str] = {"HEALTHY": "good", "UNDERTRAINED": "warn", "TRUE PLATEAU": "warn"}
 
 
 def write_page(path: Path, found: Examination, patient: Patient) -> None:
     """Write the page, whole or not at all.  Raises CheckpointError where it cannot be written."""
-    text = draw_page(found, patient)
-    write_atomic(path, lambda part: part.write_text(text, encoding="utf-8"), len(text))
+    pages.write(path, draw_page(found, patient))
 
 
 def draw_page(found: Examination, patient: Patient) -> str:
@@ -43,18 +39,18 @@ def draw_page(found: Examination, patient: Patient) -> str:
     verdict = found.verdict
     troubles = [finding for finding in found.findings if finding.status != "ok"]
     sound = [finding for finding in found.findings if finding.status == "ok"]
-    return Template(TEMPLATE.read_text(encoding="utf-8")).substitute(
+    return pages.fill(
+        "doctor",
         patient=escape(found.patient),
         verdict=escape(verdict.name),
         tone=TONES.get(verdict.name, "bad"),
         reason=escape(verdict.reason),
         command=escape(verdict.command),
-        facts="\n".join(f"<div><dt>{escape(k)}</dt><dd>{escape(v)}</dd></div>" for k, v in _facts(patient).items()),
+        facts=pages.facts(_facts(patient)),
         figures=_figures(found, patient),
         summary=_summary(found.findings),
         troubles="\n".join(map(_item, sorted(troubles, key=lambda finding: finding.status))),
         sound=_folded(sound),
-        version=escape(drape.__version__),
     )
 
 

@@ -8,6 +8,10 @@ from typing import Any
 
 import numpy as np
 from PIL import Image
+from torch import Tensor
+
+from drape.data.transforms import to_bytes
+from drape.pages import image_uri
 
 STRIP = (
     ("person", "what it is given"), ("cloth", "cloth"), ("right", "in its cloth"), ("truth", "truth"),
@@ -15,6 +19,13 @@ STRIP = (
 )  # fmt: skip
 HEAT = (213, 94, 0)  # the orange of the other figures
 DOTS = ("#0072b2", "#009e73", "#cc79a7", "#e69f00")
+
+
+def png(image: Tensor) -> str:
+    """One picture (3, h, w) in [-1, 1] as PNG in base64: what a page shows without another file."""
+    buffer = io.BytesIO()
+    Image.fromarray(to_bytes(image.float().clamp(-1, 1)).permute(1, 2, 0).cpu().numpy()).save(buffer, format="PNG")
+    return base64.b64encode(buffer.getvalue()).decode("ascii")
 
 
 def strip(rows: Sequence[Mapping[str, str]]) -> str:
@@ -71,11 +82,8 @@ def _heat(rows: Sequence[Sequence[float]]) -> str:
     veil = np.empty((*values.shape, 4), np.uint8)
     veil[..., :3] = HEAT
     veil[..., 3] = (215 * values / max(values.max(), 1e-12)).round()
-    buffer = io.BytesIO()
-    Image.fromarray(veil).resize((values.shape[1] * 8, values.shape[0] * 8), Image.Resampling.BILINEAR).save(
-        buffer, format="PNG"
-    )
-    return _uri(base64.b64encode(buffer.getvalue()).decode("ascii"))
+    size = (values.shape[1] * 8, values.shape[0] * 8)
+    return image_uri(Image.fromarray(veil).resize(size, Image.Resampling.BILINEAR), "PNG")
 
 
 def _uri(png: str) -> str:

@@ -5,13 +5,11 @@ x_t = alpha x0 + sigma eps and log_snr = log(alpha^2 / sigma^2), so that a fault
 """
 
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import fields, replace
-from typing import Any
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from drape import sampling
 from drape.conditioning import inference_conditions
@@ -19,9 +17,10 @@ from drape.config import RunConfig
 from drape.data.sample import TryOnBatch
 from drape.diffusion.guidance import Denoiser
 from drape.diffusion.prediction import Prediction, Target
+from drape.doctor.batches import ids_of
 from drape.nets.parallel_unet import ParallelUNet
 from drape.shapes import Image, PerSample
-from drape.training.validation import other_clothes
+from drape.training.validation import evaluating, other_clothes
 
 Predictor = Callable[[Image, PerSample, TryOnBatch], Prediction]
 """(x_t, log_snr, pairs) -> what it takes the image and the noise to be.  A row of x_t belongs to the same row of the
@@ -66,7 +65,7 @@ def changed(pairs: TryOnBatch, name: str) -> TryOnBatch | None:
         return replace(pairs)
     if name == "cloth":
         cloths = ((pairs.need("cloth") + 1) * 127.5).round()
-        wrong = other_clothes(cloths.cpu(), list(zip(pairs.person_id, pairs.cloth_id, strict=True)))
+        wrong = other_clothes(cloths.cpu(), ids_of(pairs))
         return None if wrong is None else _exchanged(pairs, ("cloth", "cloth_pose"), list(wrong))
     if name == "cloth null":
         return replace(pairs, cloth=torch.zeros_like(pairs.need("cloth")))
@@ -87,18 +86,6 @@ def strangers(pairs: TryOnBatch) -> list[int] | None:
     turns = [[people[row] != people[(row + turn) % size] for row in range(size)] for turn in range(size)]
     best = max(range(size), key=lambda turn: (sum(turns[turn]), -turn))
     return [(row + best) % size for row in range(size)] if any(turns[best]) else None
-
-
-def take(pairs: TryOnBatch, rows: Sequence[int]) -> TryOnBatch:
-    """These rows, in that order."""
-    chosen: dict[str, Any] = {}
-    for each in fields(pairs):
-        value = getattr(pairs, each.name)
-        if isinstance(value, Tensor):
-            chosen[each.name] = value[list(rows)]
-        else:
-            chosen[each.name] = None if value is None else tuple(value[row] for row in rows)
-    return TryOnBatch(**chosen)
 
 
 def amplitudes(log_snr: PerSample) -> tuple[Tensor, Tensor]:
@@ -130,18 +117,6 @@ def noise(person: str, place: str, shape: Sequence[int]) -> Tensor:
     """N(0, 1), the same for a person at a place in every measurement."""
     digest = hashlib.blake2b(f"doctor/{person}/{place}".encode("utf-8", "surrogateescape"), digest_size=7).digest()
     return torch.randn(tuple(shape), generator=torch.Generator().manual_seed(int.from_bytes(digest, "big")))
-
-
-@contextmanager
-def evaluating(net: nn.Module) -> Iterator[None]:
-    """The net in evaluation mode; afterwards each of its modules is in the mode it was in."""
-    modes = [(module, module.training) for module in net.modules()]
-    net.eval()
-    try:
-        yield
-    finally:
-        for module, mode in modes:
-            module.training = mode
 
 
 def _exchanged(pairs: TryOnBatch, names: Sequence[str], rows: list[int]) -> TryOnBatch:

@@ -19,18 +19,8 @@ from torch import Tensor
 from drape.data.sample import TryOnBatch
 from drape.diffusion.prediction import Target
 from drape.diffusion.schedule import CosineSchedule, resolution_shift
-from drape.doctor.predictor import (
-    NOTHING,
-    TIME_SHIFT,
-    TIMES,
-    Predictor,
-    amplitudes,
-    changed,
-    decode,
-    encode,
-    noise,
-    take,
-)
+from drape.doctor.batches import take
+from drape.doctor.predictor import NOTHING, TIME_SHIFT, TIMES, Predictor, amplitudes, changed, decode, encode, noise
 from drape.shapes import PerSample
 from drape.training.validation import PROBES, QUARTERS
 

@@ -15,10 +15,10 @@ from torch import Tensor
 
 from drape.config import RunConfig
 from drape.doctor.finding import Finding, Status
-from drape.doctor.grid import Grid, grid_of, silent
+from drape.doctor.grid import Grid, grid_of
 from drape.doctor.patient import Patient
-from drape.doctor.short import Short, short_config, train_short
-from drape.doctor.spy import engine_for
+from drape.doctor.short_training import short_config, train_short
+from drape.doctor.stand_ins import clipped_share, engine_for, silent
 from drape.doctor.thresholds import Thresholds
 from drape.training.optim import learning_rate
 from drape.training.records import Record
@@ -139,7 +139,7 @@ class _Trials:
             lr=config.optim.lr,
             loss=min(loss, DIVERGED) if math.isfinite(loss) else DIVERGED,
             update=median(sizes.found) if sizes.found else 0.0,
-            clipped=_clipped(short),
+            clipped=clipped_share(short.records, config.optim.grad_clip),
             fault=short.fault,
         )
 
@@ -202,9 +202,3 @@ def _judge(rates: Mapping[float, Rate], config: RunConfig, limits: Thresholds) -
 
 def _said(rate: Rate) -> str:
     return "diverged" if rate.fault or rate.loss >= DIVERGED else f"{rate.loss:.2f}"
-
-
-def _clipped(short: Short) -> float:
-    clip = short.config.optim.grad_clip
-    norms = [record["grad_norm"] for record in short.records]
-    return sum(norm > clip for norm in norms) / len(norms) if clip and norms else 0.0

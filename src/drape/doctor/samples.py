@@ -3,23 +3,21 @@
 Samples are drawn by the sampler everything else uses, with the weights that samples are drawn with.
 """
 
-import base64
-import io
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from PIL import Image as PillowImage
 from torch import Tensor
 
 from drape import sampling
 from drape.data.sample import TryOnBatch
-from drape.data.transforms import to_bytes
+from drape.doctor.batches import take
 from drape.doctor.condition import cloth_remedy
 from drape.doctor.finding import Finding, of_run
 from drape.doctor.measured import age_of, examined_on, measured, pairs_of, whose
 from drape.doctor.patient import Patient
-from drape.doctor.predictor import changed, take
+from drape.doctor.pictures import png
+from drape.doctor.predictor import changed
 from drape.doctor.probe import Measurement
 from drape.doctor.thresholds import Thresholds
 from drape.evaluation import metrics
@@ -40,7 +38,7 @@ class Drawn:
 
 
 def check_cloth_swap(patient: Patient) -> list[Finding]:
-    """13: the sampled pictures change with the cloth, in the mask and not outside it, and the right cloth is nearer to
+    """The sampled pictures change with the cloth, in the mask and not outside it, and the right cloth is nearer to
     the truth.
 
     evidence: inside, outside (mean |change|), ratio, right, wrong (mean square error in the mask), gain; strip: for the
@@ -80,7 +78,7 @@ def check_cloth_swap(patient: Patient) -> list[Finding]:
 
 
 def check_sample_quality(patient: Patient) -> list[Finding]:
-    """19: how far samples are from the truth, and whether they are as good as the predictions they are made of.
+    """How far samples are from the truth, and whether they are as good as the predictions they are made of.
 
     A sample of the right distribution has at most twice the error of the mean that the net predicts out of nearly pure
     noise; more than that is the sampler's.
@@ -121,7 +119,7 @@ def check_sample_quality(patient: Patient) -> list[Finding]:
 
 
 def check_train_val_gap(patient: Patient) -> list[Finding]:
-    """18: how much larger the error is on pairs that were never trained on, at the same levels and inside the mask.
+    """How much larger the error is on pairs that were never trained on, at the same levels and inside the mask.
 
     evidence: gap, low, high (95 %), training and held_out (x0 error in the mask at the probes), pairs that are trained
     on, epochs
@@ -172,15 +170,6 @@ def between(trained: Measurement, held: Measurement, *, draws: int = 400) -> tup
     rises = (drawn_b / drawn_a - 1).mean(axis=1)
     low, high = np.percentile(rises, [2.5, 97.5])
     return float((mean_b / mean_a - 1).mean()), float(low), float(high)
-
-
-def png(image: Tensor) -> str:
-    """One picture (3, h, w) in [-1, 1] as PNG in base64: what a page shows without another file."""
-    buffer = io.BytesIO()
-    PillowImage.fromarray(to_bytes(image.float().clamp(-1, 1)).permute(1, 2, 0).cpu().numpy()).save(
-        buffer, format="PNG"
-    )
-    return base64.b64encode(buffer.getvalue()).decode("ascii")
 
 
 def _draw(patient: Patient) -> Drawn | None:

@@ -18,7 +18,7 @@ from drape.diffusion.prediction import Prediction
 from drape.doctor import draws, formulas, noise, predictor
 from drape.doctor.finding import Finding
 from drape.doctor.patient import Patient
-from drape.doctor.spy import Guess, Oracle, any_conditions, used_by
+from drape.doctor.stand_ins import Guess, Oracle, any_conditions, used_by
 from drape.sampling import SamplingConfig
 from drape.shapes import Image
 from drape.training import loss

@@ -178,9 +178,11 @@ class Thresholds:
     # ... or `ripe_steps`, if its error at most noise is below so many times that of a linear filter
     ripe_steps: int = 200
     ripe_ratio: float = 1.1
-    # yardsticks: error as a share of that of copying, and of a linear filter
+    # yardsticks: error as a share of that of copying, and of a linear filter, on the whole and in one quarter of t
     copying: float = 0.9
+    copying_most: float = 1.1
     linear: float = 0.9
+    linear_quarter: float = 1.1
     # cloth gap, conditions: rise of the error when an input is changed
     cloth_gap: float = 0.10
     cloth_gap_least: float = 0.01
@@ -231,6 +233,8 @@ class Thresholds:
     cloth_gradient: float = 1e-3
     cloth_gradient_least: float = 1e-4
     gradient_most: float = 10.0
+    # lr record: deviation from the config's schedule, over optim.lr
+    lr_off: float = 0.02
 
 
 def override(thresholds: Thresholds, settings: Iterable[str]) -> Thresholds:

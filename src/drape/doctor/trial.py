@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from drape.config import RunConfig
 from drape.doctor import formulas
 from drape.doctor.patient import Patient
-from drape.doctor.spy import engine_for, run_loop, used_by
+from drape.doctor.stand_ins import engine_for, run_loop, used_by
 from drape.errors import TrainingError
 from drape.nets.parallel_unet import ParallelUNet
 from drape.training import loop

@@ -4,6 +4,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import pairwise
+from statistics import fmean, median_high
 from typing import Any
 
 import torch
@@ -13,10 +14,9 @@ from drape import sampling
 from drape.config import RunConfig
 from drape.doctor import formulas
 from drape.doctor.finding import Finding
-from drape.doctor.names import described
-from drape.doctor.noise import mean
 from drape.doctor.patient import Patient
-from drape.doctor.spy import Oracle, any_conditions, used_by
+from drape.doctor.stand_ins import Oracle, any_conditions, clipped_share, used_by
+from drape.doctor.tensor_names import described
 from drape.doctor.trial import Gradient, Trial, gradient_of, heads_of, plain_gradient, run_trial, trial_config, trial_of
 from drape.sampling import SamplingConfig
 from drape.training import finetune, loop, state
@@ -46,7 +46,7 @@ def check_updates(patient: Patient) -> list[Finding]:
         "moved": _moved(trial),
         "rates": [sorted(update.rates) for update in trial.updates],
         "steps": steps,
-        "clipped": _clipped(trial),
+        "clipped": clipped_share([update.record for update in trial.updates], config.optim.grad_clip),
         "shrink": _shrink(patient.config),
         "cosine": F.cosine_similarity(gradient.flat(), plain.flat(), dim=0).item(),
         "norm": gradient.norm / plain.norm if plain.norm else math.nan,
@@ -196,12 +196,6 @@ def _step_sizes(trial: Trial) -> list[float]:
     return found
 
 
-def _clipped(trial: Trial) -> float:
-    clip = trial.config.optim.grad_clip
-    norms = [update.record["grad_norm"] for update in trial.updates]
-    return sum(norm > clip for norm in norms) / max(1, len(norms)) if clip else 0.0
-
-
 def _decay_problem(patient: Patient, shrink: float) -> tuple[str, str] | None:
     """(what is wrong, what to do) where decay wins: AdamW's updates hold a weight against it up to 1 / decay at most.
 
@@ -220,12 +214,12 @@ def _shrink(config: RunConfig) -> float:
     """What decay alone would leave of a weight: exp(-sum of rate * decay over the updates)."""
     updates = config.images / config.batch_size
     places = [(place / 1000, config.images * place // 1000) for place in range(1000)]
-    rate = mean([formulas.learning_rate(config.optim, images, progress) for progress, images in places])
+    rate = fmean([formulas.learning_rate(config.optim, images, progress) for progress, images in places])
     return math.exp(-rate * updates * config.optim.weight_decay)
 
 
 def _median(values: Sequence[float]) -> float:
-    return sorted(values)[len(values) // 2] if values else math.nan
+    return median_high(values) if values else math.nan
 
 
 def check_averages(patient: Patient) -> list[Finding]:

@@ -18,9 +18,9 @@ from drape.data.sample import TryOnBatch
 from drape.diffusion.prediction import Prediction
 from drape.doctor import formulas, predictor, updates
 from drape.doctor.finding import Finding, Status
-from drape.doctor.names import described
 from drape.doctor.patient import Patient
-from drape.doctor.spy import engine_for, used_by
+from drape.doctor.stand_ins import engine_for, silent, used_by
+from drape.doctor.tensor_names import described
 from drape.doctor.trial import Trial, gradient_of, lively, pieces, trial_config, trial_of
 from drape.nets.conditions import Conditions
 from drape.nets.parallel_unet import ParallelUNet
@@ -83,9 +83,6 @@ def _silent(patient: Patient, micro: Micro) -> tuple[Tensor, ...]:
     should be; t."""
     config, device = patient.config, patient.device
     diffusion = config.diffusion
-
-    def silent(x_t: Image, log_snr: PerSample, conditions: Conditions, **kwargs: object) -> Image:
-        return torch.zeros_like(x_t)
 
     with torch.no_grad():
         losses = used_by(loop, "diffusion_loss")(silent, config, micro.batch.to(device), micro.draws)

@@ -4,18 +4,15 @@ import random
 from collections.abc import Sequence
 from html import escape
 from pathlib import Path
-from string import Template
 from typing import Any
 from urllib.parse import quote
 
-import drape
-from drape.storage import write_atomic
+from drape import pages
 from drape.survey.facts import PairFacts, Problem, Survey
 from drape.survey.page_figures import figures_of, measures_table
 from drape.survey.report import KindOfProblem, Pair, by_pair, exclude_list, kinds_of, left_out, verdict
 from drape.survey.thumbnails import Thumbnails
 
-TEMPLATE = Path(drape.__file__).with_name("assets") / "data_check.html"
 PAIRS_SHOWN = 6
 """Pairs of a kind of problem that are shown with pictures; further ones in words up to LINES_SHOWN."""
 LINES_SHOWN = 200
@@ -29,8 +26,7 @@ MOST_FILES = 5
 
 def write_page(path: Path, survey: Survey) -> None:
     """Write the page, whole or not at all.  Raises CheckpointError where it cannot be written."""
-    text = draw_page(survey)
-    write_atomic(path, lambda part: part.write_text(text, encoding="utf-8"), len(text))
+    pages.write(path, draw_page(survey))
 
 
 def draw_page(survey: Survey) -> str:
@@ -46,15 +42,15 @@ def draw_page(survey: Survey) -> str:
         "samples": page.samples(),
         "exclude": page.exclude(),
     }
-    return Template(TEMPLATE.read_text(encoding="utf-8")).substitute(
+    return pages.fill(
+        "data_check",
         root=escape(Path(survey.root).resolve().name),
         layout={"viton-hd": "VITON-HD", "dresscode": "DressCode"}.get(survey.layout, escape(survey.layout)),
         verdict=escape(title),
         tone="bad" if "error" in severities else "warn" if severities else "good",
         reason=escape(reason),
-        facts="\n".join(f"<div><dt>{escape(k)}</dt><dd>{escape(v)}</dd></div>" for k, v in _facts(survey).items()),
+        facts=pages.facts(_facts(survey)),
         thumbnails=page.thumbnails.styles(),
-        version=escape(drape.__version__),
         **body,
     )
 

@@ -4,6 +4,8 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
 
+from drape.pages import figure
+
 WIDTH, HEIGHT, FOOT = 360, 150, 18
 """Of a histogram in units of its own, and the room below for its scale."""
 LEAST_SHARE = 0.0005
@@ -47,11 +49,6 @@ def histogram(series: Mapping[str, Sequence[float | int]], ticks: Mapping[float,
         f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(label)}">{"".join(parts)}{line}{texts}'
         f'</svg><div class="legend">{legend}</div>'
     )
-
-
-def figure(title: str, content: str, caption: str, *, wide: bool = False) -> str:
-    """A card with a heading and what to see in it."""
-    return f"<figure{' class=wide' * wide}><h3>{escape(title)}</h3>{content}<figcaption>{caption}</figcaption></figure>"
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -118,7 +115,7 @@ def _labels(labels: Mapping[str, Mapping[str, float]]) -> str:
     return figure(
         "What the parses hold",
         f'<ul class="bars">{rows}</ul>',
-        f"Mean share of the picture, and share of the pictures that have any. The rest is background.{escape(never)}",
+        f"Mean share of the picture, and share of the pictures that have any. The rest is background.{never}",
     )
 
 

@@ -1,7 +1,5 @@
 """Small pictures of a pair's files for a page, each made once and held inside the page."""
 
-import base64
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from html import escape
@@ -13,6 +11,7 @@ from numpy import ndarray
 from PIL import Image
 
 from drape.data.parse_labels import NUM_LABELS, PALETTE
+from drape.pages import image_uri
 from drape.survey.facts import PairFacts
 from drape.survey.layout import CLOTH_LABELS, KINDS, Record
 from drape.survey.limits import Limits
@@ -114,13 +113,10 @@ def drawn_pose(look: Look) -> Image.Image | None:
 
 def encoded(image: Image.Image, *, is_photo: bool) -> str:
     """The picture as a data URI: JPEG for photos, else a PNG of few colours."""
-    buffer = io.BytesIO()
     if is_photo:
-        image.save(buffer, "JPEG", quality=QUALITY, optimize=True)
-    else:
-        image.quantize(16 if image.mode == "L" else 32, dither=Image.Dither.NONE).save(buffer, "PNG", optimize=True)
-    kind = "jpeg" if is_photo else "png"
-    return f"data:image/{kind};base64,{base64.b64encode(buffer.getvalue()).decode()}"
+        return image_uri(image, "JPEG", quality=QUALITY, optimize=True)
+    few = image.quantize(16 if image.mode == "L" else 32, dither=Image.Dither.NONE)
+    return image_uri(few, "PNG", optimize=True)
 
 
 def _rgb(picture: Picture) -> UInt8[ndarray, "h w 3"]:

@@ -102,7 +102,7 @@ class Validator:
         score                                  what is to be minimised, see above
         """
         sums = torch.zeros(len(self._levels()), len(SUMS), dtype=torch.float64)
-        with _evaluating(net), torch.no_grad():
+        with evaluating(net), torch.no_grad():
             for group in self._groups():
                 self._measure(net, group, sums)
         return self._summary(sums)
@@ -298,7 +298,7 @@ def _mean(values: np.ndarray) -> float:
 
 
 @contextmanager
-def _evaluating(net: nn.Module) -> Iterator[None]:
+def evaluating(net: nn.Module) -> Iterator[None]:
     """The net in evaluation mode; afterwards each of its modules is in the mode it was in."""
     modes = [(module, module.training) for module in net.modules()]
     net.eval()

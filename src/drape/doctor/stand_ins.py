@@ -1,10 +1,10 @@
-"""Nets without layers that take a real one's place: one writes down what the trainer shows it, one knows the truth.
+"""Nets without layers that take a real one's place: some write down what they are shown, one knows the truth.
 
 The trainer's loop and the samplers are drape's own, so what they would do to a net is seen here, at next to no cost.
 """
 
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from copy import copy
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -49,6 +49,26 @@ class StandIn(ParallelUNet):
         nn.Module.__init__(self)
         self.config = config
         self.anchor = nn.Parameter(torch.zeros(1))
+
+
+class Recorder(StandIn):
+    """Keeps what it is handed, and answers as it is told."""
+
+    def __init__(self, config: RunConfig, answer: Callable[[Image], Image] = torch.zeros_like) -> None:
+        super().__init__(config.net)
+        self.answer = answer
+        self.seen: list[tuple[Image, PerSample, Conditions]] = []
+
+    def forward(
+        self, x_t: Image, log_snr: PerSample, conditions: Conditions, cloth_features: ClothFeatures | None = None
+    ) -> Image:
+        """The answer; what it is about is kept."""
+        self.seen.append((x_t.detach(), log_snr.detach(), conditions))
+        return self.answer(x_t)
+
+    def encode_cloth(self, conditions: Conditions, log_snr: PerSample | None = None) -> ClothFeatures:
+        """Nothing."""
+        return ClothFeatures(())
 
 
 class Spy(StandIn):
@@ -218,6 +238,17 @@ def engine_for(patient: Patient, config: RunConfig) -> Engine:
     engine = copy(patient.engine)
     engine.config = config
     return engine
+
+
+def silent(x_t: Tensor, log_snr: Tensor, conditions: object) -> Tensor:
+    """A net that always says 0: the unit of a loss, whatever the target and its weights."""
+    return torch.zeros_like(x_t)
+
+
+def clipped_share(records: Sequence[Record], clip: float) -> float:
+    """The share of updates whose gradient was shortened to `clip`."""
+    norms = [record["grad_norm"] for record in records]
+    return sum(norm > clip for norm in norms) / len(norms) if clip and norms else 0.0
 
 
 def _same(a: Conditions, b: Conditions) -> Tensor:

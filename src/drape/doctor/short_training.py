@@ -12,7 +12,7 @@ from torch import Tensor
 
 from drape.config import RunConfig
 from drape.doctor.patient import Patient
-from drape.doctor.spy import engine_for, run_loop
+from drape.doctor.stand_ins import engine_for, run_loop
 from drape.errors import TrainingError
 from drape.settings import FinetuneConfig
 from drape.training.records import Record

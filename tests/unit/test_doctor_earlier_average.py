@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from drape.doctor.earlier import _earlier, compare
+from drape.doctor.earlier_average import _earlier, compare
 from drape.doctor.patient import Patient, RunRecords
 from drape.doctor.probe import Errors, Grid, Measurement
 from drape.doctor.thresholds import Thresholds
