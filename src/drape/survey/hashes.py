@@ -29,11 +29,6 @@ def dhash(rgb: Rgb) -> str:
     return _hex(gray[:, 1:] > gray[:, :-1])
 
 
-def bits_apart(first: str, second: str) -> int:
-    """Number of bits in which two hashes of 16 hex digits differ: 0 to 64."""
-    return (int(first, 16) ^ int(second, 16)).bit_count()
-
-
 def _gray(rgb: Rgb, height: int, width: int) -> ndarray:
     gray = cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY)
     return cv2.resize(gray, (width, height), interpolation=cv2.INTER_AREA).astype(np.float32)

@@ -143,15 +143,6 @@ def flipped_evidence(person: Rgb, parse: Parse) -> float:
     return variance.explained_by(parse[:, ::-1]) - variance.explained_by(parse)
 
 
-def pose_flipped(pose: Pose, parse: Parse) -> float | None:
-    """How much nearer the mirrored pose lies to the labels than the pose itself, in shares of the height.
-
-    Below 0 in a sound pair, above 0 where the pose alone, or all but the pose, was mirrored.  None without evidence.
-    """
-    own, mirrored = _misfit(pose, parse), _misfit(mirrored_pose(pose), parse)
-    return None if own is None or mirrored is None else (own - mirrored) / parse.shape[0]
-
-
 def pose_misfit(pose: Pose, parse: Parse) -> float | None:
     """Mean distance of the joints from the labels they belong on (wrists also on sleeves), in shares of the height.
 
@@ -241,20 +232,6 @@ def skin_is_warm(person: Rgb, parse: Parse) -> float | None:
     if skin.sum() < LEAST_PIXELS:
         return None
     return float((person[..., 0].astype(np.float64) - person[..., 2])[skin].mean())
-
-
-def colour_distance(
-    cloth: UInt8[ndarray, "hc wc 3"], cloth_mask: Bool[ndarray, "hc wc"], person: Rgb, worn_region: Mask
-) -> float | None:
-    """Distance of the colour distributions of a cloth and of what is worn, in CIELAB units; 0 is the same.
-
-    Root of the mean of the squared 1-D Wasserstein distances along lightness (halved: light differs) and 6 directions
-    of the a-b plane.  None where a region is next to empty.
-    """
-    flat, worn = cloth[cloth_mask], person[worn_region]
-    if min(len(flat), len(worn)) < LEAST_PIXELS:
-        return None
-    return spread_distance(spread(flat), spread(worn))
 
 
 def spread(colours: UInt8[ndarray, "n 3"]) -> Float[ndarray, " 112"]:
@@ -354,17 +331,3 @@ def _pixels(points: Float[ndarray, "k 3"], shape: tuple[int, ...]) -> tuple[ndar
     """(rows, columns) of joints in an image of this shape."""
     rows = np.clip((points[:, 1] * shape[0]).astype(int), 0, shape[0] - 1)
     return rows, np.clip((points[:, 0] * shape[1]).astype(int), 0, shape[1] - 1)
-
-
-def _misfit(pose: Pose, parse: Parse) -> float | None:
-    """Mean distance in pixels of the joints from where they belong: arms and legs at their labels, all on the body."""
-    away = joint_distances(pose, parse)
-    if away is None:
-        return None
-    parts = [float(away.mean())]
-    for label, joints in {**ARMS, **LEGS}.items():
-        region, seen = parse == label, [joint for joint in joints if pose[joint, 2] > 0]
-        if region.sum() >= LEAST_PIXELS and seen:
-            rows, columns = _pixels(pose[seen], parse.shape)
-            parts.append(float(_distance_to(region)[rows, columns].mean()))
-    return float(np.mean(parts))
