@@ -505,7 +505,7 @@ def test_a_cloth_cut_from_the_target_is_warned_of(people: Path, tmp_path: Path) 
     "settings",
     [
         (),
-        ALONE,
+        pytest.param(ALONE, marks=pytest.mark.slow),
         (*REFINES, 'precision="bf16"'),
         pytest.param(SQUARE, marks=pytest.mark.slow),
         pytest.param(OTHERWISE, marks=pytest.mark.slow),
@@ -520,6 +520,7 @@ def test_nothing_is_wrong_with_sound_data(people: Path, settings: tuple[str, ...
     assert list(found) == [name for name in NAMES if name not in optional]
 
 
+@pytest.mark.slow
 def test_without_plain_files_the_tensors_alone_are_judged(people: Path, monkeypatch: Patch) -> None:
     blind = replace(QUICK, files=0)
     found = examined(people, thresholds=blind)

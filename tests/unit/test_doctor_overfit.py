@@ -197,7 +197,7 @@ def half_the_weights(plant: Any, patch: pytest.MonkeyPatch) -> None:
     [
         (no_steps, "no weight has changed"),
         (head_frozen, r"head\..* frozen"),
-        (attention_frozen, r"cross_attention\.to_out.* frozen"),
+        pytest.param(attention_frozen, r"cross_attention\.to_out.* frozen", marks=pytest.mark.slow),
         (half_the_weights, "not in the optimiser"),
     ],
     ids=lambda value: getattr(value, "__name__", ""),
@@ -359,6 +359,7 @@ def test_an_input_that_is_cut_off_changes_nothing_and_the_others_do(
     assert [key for key, effect in found.items() if effect.change < by_heart.NOTHING] == [name]
 
 
+@pytest.mark.slow
 def test_the_same_patient_is_found_the_same_twice(root: Path) -> None:
     limits = replace(LIMITS, overfit_steps=8, overfit_every=4)
     first, second = (only(check_overfit_fresh(patient_with(root, limits=limits))) for _ in range(2))

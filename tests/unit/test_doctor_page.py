@@ -112,28 +112,31 @@ class Page(HTMLParser):
             assert self.open.pop() == tag
 
 
+@pytest.fixture(scope="module")
+def page(examination, patient) -> str:
+    return draw_page(examination, patient)
+
+
 def test_every_finding_with_a_figure_is_drawn_from_its_evidence(examination) -> None:
     assert EVIDENCE.keys() == OF_FINDING.keys()
     assert len(of_findings(examination.findings)) == sum(map(len, OF_FINDING.values()))
 
 
-def test_the_page_is_whole_and_fetches_nothing(examination, patient) -> None:
-    text = draw_page(examination, patient)
-    page = Page(text)
-    assert not page.open
-    assert all(address.startswith(("data:", "#")) for address in page.addresses)
-    assert len(text) < 1_000_000
+def test_the_page_is_whole_and_fetches_nothing(page) -> None:
+    read = Page(page)
+    assert not read.open
+    assert all(address.startswith(("data:", "#")) for address in read.addresses)
+    assert len(page) < 1_000_000
 
 
-def test_verdict_findings_and_remedies_are_on_it_and_are_escaped(examination, patient) -> None:
-    text = draw_page(examination, patient)
+def test_verdict_findings_and_remedies_are_on_it_and_are_escaped(page) -> None:
     for words in ("BROKEN", "it never followed", "update &amp; see", "cloth gap &lt;is&gt; fine", "drape doctor RUN"):
-        assert words in text
-    assert "<is>" not in text
+        assert words in page
+    assert "<is>" not in page
 
 
-def test_the_same_examination_gives_the_same_page(examination, patient) -> None:
-    assert draw_page(examination, patient) == draw_page(examination, patient)
+def test_the_same_examination_gives_the_same_page(examination, patient, page) -> None:
+    assert draw_page(examination, patient) == page
 
 
 def test_a_patient_without_figures_has_a_page_all_the_same(examination, patient, tmp_path) -> None:
