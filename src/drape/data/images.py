@@ -44,9 +44,9 @@ def read_rgb(path: Path) -> Rgb:
     return np.asarray(image)
 
 
-def read_photo(path: Path) -> Rgb:
+def read_photo(path: Path, formats: tuple[str, ...] = FORMATS) -> Rgb:
     """Any photo as RGB: turned upright as its EXIF says, transparency laid on white.  Raises DataError."""
-    image = ImageOps.exif_transpose(_load(path))
+    image = ImageOps.exif_transpose(_load(path, formats))
     if image.mode in ("I", "F") or image.mode.startswith("I;"):
         raise DataError(f"{path} has mode {image.mode} (more than 8 bits a channel). Save it as an 8-bit JPEG or PNG.")
     if image.has_transparency_data:
@@ -86,8 +86,8 @@ def size_of(path: Path) -> tuple[int, int]:
         return image.height, image.width
 
 
-def _load(path: Path) -> Image.Image:
-    with _open(path) as image:
+def _load(path: Path, formats: tuple[str, ...] = FORMATS) -> Image.Image:
+    with _open(path, formats) as image:
         try:
             image.load()
         except DECODER_ERRORS as error:
@@ -98,7 +98,7 @@ def _load(path: Path) -> Image.Image:
         return image
 
 
-def _open(path: Path) -> Image.Image:
+def _open(path: Path, formats: tuple[str, ...] = FORMATS) -> Image.Image:
     """The image behind a checked header, not decoded yet."""
     if path.is_dir() or not path.exists():
         raise DataError(
@@ -107,7 +107,7 @@ def _open(path: Path) -> Image.Image:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
-            image = Image.open(path, formats=FORMATS)
+            image = Image.open(path, formats=formats)
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise DataError(
             f"{path} claims far more than {MAX_PIXELS:,} pixels. Shrink it, or delete it if it is not a photo."
@@ -116,7 +116,7 @@ def _open(path: Path) -> Image.Image:
         raise DataError(f"{path} may not be read. Change its permissions.") from error
     except DECODER_ERRORS as error:
         raise DataError(
-            f"{path} is not a readable {', '.join(FORMATS)} image. Restore it, or save it again as JPEG or PNG."
+            f"{path} is not a readable {', '.join(formats)} image. Restore it, or save it again as JPEG or PNG."
         ) from error
     if image.width * image.height > MAX_PIXELS:
         image.close()
