@@ -105,6 +105,14 @@ def test_a_list_that_cannot_be_read_is_one_line(tmp_path) -> None:
         read_excluded(tmp_path / "bytes.txt")
 
 
+@pytest.mark.parametrize("text", ["{}", "[", '{"exclude": 3}'])
+def test_a_json_file_that_keeps_no_list_is_one_line(text: str, tmp_path) -> None:
+    path = tmp_path / "origin.json"
+    path.write_text(text)
+    with pytest.raises(DataError, match=r"origin.json holds no list of pairs. Give the origin.json of a run"):
+        read_excluded(path)
+
+
 def test_files_of_the_excluded_may_be_missing(viton, tmp_path) -> None:
     root = viton.write(PEOPLE[:4]).root
     for folder in ("image", "cloth", "image-parse-v3"):

@@ -8,6 +8,7 @@ from unittest.mock import create_autospec
 import pytest
 
 from drape.cli.main import COMMANDS
+from drape.data.exclude import Excluded
 from drape.doctor.examine import examine
 from drape.doctor.finding import Finding, worst
 from drape.doctor.patient import Patient, RunRecords
@@ -26,6 +27,7 @@ def patient(target: str = "v", trained: bool = True) -> Patient:
     nobody = create_autospec(Patient, instance=True)
     nobody.config = replace(config, diffusion=replace(config.diffusion, target=target))
     nobody.root, nobody.images_seen, nobody.records = Path("people"), 8000 * trained, None
+    nobody.recipe, nobody.excluded = "tiny", None
     if trained:
         nobody.records = create_autospec(RunRecords, instance=True)
         nobody.records.folder = Path("runs/a")
@@ -85,6 +87,17 @@ def test_every_verdict_ends_with_a_command_that_exists(name) -> None:
         assert found.name == name
         assert words[0] == "drape" and words[1] in COMMANDS
         assert found.reason.count(".") >= 2
+
+
+def test_the_next_command_keeps_the_settings_the_list_of_pairs_and_paths_with_spaces() -> None:
+    ready = patient(trained=False)
+    ready.recipe, ready.root = "fork.json --set batch_size=4", Path("my people")
+    command = judge([finding("range", tier="A")], ready).command
+    assert command == "drape train fork.json --set batch_size=4 --data 'my people' --out RUN"
+    ill = patient("eps")
+    ill.excluded = Excluded(Path("runs/a/origin.json"), ())
+    command = judge([finding("cloth gap", "FAIL")], ill).command
+    assert command.startswith("drape train tiny --data people --exclude runs/a/origin.json --out runs/a-v --set ")
 
 
 def test_a_check_that_stops_is_a_finding_and_the_next_stage_is_left_out() -> None:

@@ -1,6 +1,7 @@
 """`drape doctor`: what is wrong, and what to do about it."""
 
 import json
+import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, replace
@@ -98,7 +99,8 @@ def _patient(target: str, data: Path | None, settings: list[str], device: str, t
         config = read_config(path) if path.suffix == ".json" else preset(target)
         if data is None:
             raise ConfigError("--data is missing. Name the folder of pairs that the net is to learn from.")
-        return patient_of(override(config, settings), data, device=device, thresholds=thresholds)
+        recipe = shlex.join([target, *(word for setting in settings for word in ("--set", setting))])
+        return patient_of(override(config, settings), data, device=device, thresholds=thresholds, recipe=recipe)
     if settings:
         raise ConfigError(f"{target} has settings of its own. Leave --set out, or examine its preset.")
     return open_run(path, data, device=device, thresholds=thresholds)

@@ -5,6 +5,7 @@
 00034_00 00077_00     this person in this cloth only
 """
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -65,14 +66,23 @@ class Excluded:
 
 
 def read_excluded(path: Path) -> Excluded:
-    """The list in a file.  Raises DataError for one that cannot be read, or a line of more than two words."""
+    """The list in a file, or the one that a run keeps in its origin.json.
+
+    Raises DataError for one that cannot be read, or a line of more than two words.
+    """
     try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
+        text = path.read_text(encoding="utf-8-sig")
     except FileNotFoundError as error:
         raise DataError(f"{path} is missing, expected a list of ids to exclude. Check the path.") from error
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{path} is not readable text. Write one id to a line, in UTF-8.") from error
-    return parse_excluded(path, lines)
+    if path.suffix != ".json":
+        return parse_excluded(path, text.splitlines())
+    try:
+        return parse_excluded(path, json.loads(text)["exclude"])
+    except (ValueError, KeyError, TypeError) as error:
+        advice = "Give the origin.json of a run that left pairs out, or one id to a line."
+        raise DataError(f"{path} holds no list of pairs. {advice}") from error
 
 
 def parse_excluded(path: Path, lines: Sequence[str]) -> Excluded:

@@ -66,6 +66,8 @@ class Patient:
     online       the weights as the optimiser left them; None before training, and for a weights file
     ema          their average, what samples are drawn with; None before training
     images_seen  of these weights
+    recipe       how a command names the config: a preset or file, with the settings given besides
+    excluded     the list of pairs that the readers leave out
     """
 
     config: RunConfig
@@ -78,6 +80,8 @@ class Patient:
     ema: ParallelUNet | None = None
     images_seen: int = 0
     records: RunRecords | None = None
+    recipe: str
+    excluded: Excluded | None = None
     _known: dict[tuple[Any, ...], Any] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     @property
@@ -166,8 +170,12 @@ def patient_of(
     device: str = "auto",
     thresholds: Thresholds | None = None,
     excluded: Excluded | None = None,
+    recipe: str = "",
 ) -> Patient:
-    """A patient before training, without the pairs of a list.  Raises DataError for data that cannot be read."""
+    """A patient before training, without the pairs of a list.  Raises DataError for data that cannot be read.
+
+    recipe   the preset's name if not given
+    """
     readers = open_readers(config, root, excluded)
     return Patient(
         config=config,
@@ -176,4 +184,6 @@ def patient_of(
         root=root,
         readers=readers,
         source=part_of(config, readers),
+        recipe=recipe or config.name,
+        excluded=excluded,
     )

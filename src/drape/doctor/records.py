@@ -1,6 +1,7 @@
 """A patient from what a run has left: its folder, one of its checkpoints, or a file of weights."""
 
 import json
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -48,7 +49,8 @@ def open_run(
     config = _config(run)
     data = _data(run, root)
     excluded = excluded_by(run) if str(data.absolute()) == remembered_data(run) else None  # of this data only
-    patient = patient_of(config, data, device=device, thresholds=thresholds, excluded=excluded)
+    recipe = shlex.quote(str(run / CONFIG_FILE))
+    patient = patient_of(config, data, device=device, thresholds=thresholds, excluded=excluded, recipe=recipe)
     _fill(patient, found)
     patient.records = read_run(run, found.state["images_seen"])
     return patient

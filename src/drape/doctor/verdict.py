@@ -5,11 +5,11 @@ has learned nothing yet cannot be blamed for ignoring the cloth; and only one th
 does not learn its data by heart can be on a plateau.
 """
 
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from drape.checkpoint import CONFIG_FILE
 from drape.doctor.finding import Finding
 from drape.doctor.patient import Patient
 
@@ -123,40 +123,39 @@ MEANS: dict[Name, str] = {
 
 
 def _command(name: Name, patient: Patient) -> str:
-    run = str(patient.records.folder) if patient.records else "RUN"
-    on = f"--out {run}-2 --init {run}"
+    folder = str(patient.records.folder) if patient.records else "RUN"
+    run, run_v, run_2 = (shlex.quote(folder + end) for end in ("", "-v", "-2"))
     match name:
         case "BROKEN":
             return f"{_again(patient)}   (after the remedy of the first FAIL)"
         case "CONDITION IGNORED" if patient.config.diffusion.target == "eps":
-            return f"{_train(patient, f'{run}-v')} --set diffusion.target=v --set diffusion.weighting=clipped-snr"
+            return f"{_train(patient, run_v)} --set diffusion.target=v --set diffusion.weighting=clipped-snr"
         case "CONDITION IGNORED":
-            return (
-                f"{_train(patient, f'{run}-2')} --init {run} --set diffusion.mask_weight=4 --set noise_aug.train_max=0"
-            )
+            return f"{_train(patient, run_2)} --init {run} --set diffusion.mask_weight=4 --set noise_aug.train_max=0"
         case "OVERFIT":
-            return f"drape data check {patient.root}   (then train on more pairs, from {run}/best.safetensors)"
+            data = shlex.quote(str(patient.root))
+            return f"drape data check {data}   (then train on more pairs, from {run}/best.safetensors)"
         case "UNDERTRAINED":
-            return f"{_train(patient, f'{run}-2')} --init {run} --images {2 * max(patient.images_seen, 1000)}"
+            return f"{_train(patient, run_2)} --init {run} --images {2 * max(patient.images_seen, 1000)}"
         case "TRUE PLATEAU":
             lower = patient.config.optim.lr / 3
-            return f"drape train {_recipe(patient)} --data {patient.root} {on} --set optim.lr={lower:.1g}"
+            return f"{_train(patient, run_2)} --init {run} --set optim.lr={lower:.1g}"
         case "HEALTHY":
             return f"drape plot {run}" if patient.records else _train(patient, "RUN")
 
 
 def _train(patient: Patient, out: str) -> str:
-    return f"drape train {_recipe(patient)} --data {patient.root} --out {out}"
-
-
-def _recipe(patient: Patient) -> str:
-    """What to train by: the run's own settings, else its preset."""
-    return str(patient.records.folder / CONFIG_FILE) if patient.records else patient.config.name
+    without = f" --exclude {shlex.quote(str(patient.excluded.path))}" if patient.excluded else ""
+    return f"drape train {patient.recipe} {_data(patient)}{without} --out {out}"
 
 
 def _again(patient: Patient) -> str:
-    who = patient.records.folder if patient.records else patient.config.name
-    return f"drape doctor {who} --data {patient.root}"
+    who = shlex.quote(str(patient.records.folder)) if patient.records else patient.recipe
+    return f"drape doctor {who} {_data(patient)}"
+
+
+def _data(patient: Patient) -> str:
+    return f"--data {shlex.quote(str(patient.root))}"
 
 
 def _sentence(text: str) -> str:

@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from drape.checkpoint import DATA_FILE, ORIGIN_FILE, Weights
-from drape.data.exclude import Excluded, num_excluded, parse_excluded
+from drape.data.exclude import Excluded, num_excluded, read_excluded
 from drape.data.loader import Reader
 from drape.data.shard_places import location
-from drape.errors import CheckpointError, ConfigError
+from drape.errors import CheckpointError, ConfigError, DataError
 from drape.storage import write_atomic, write_json
 from drape.training.finetune import digest
 
@@ -83,10 +83,9 @@ def check_origin(run: Path, origin: dict[str, Any], *, begun: bool) -> dict[str,
 def excluded_by(run: Path) -> Excluded | None:
     """The list of pairs that a run has left out; None where it has left out none."""
     try:
-        lines = json.loads((run / ORIGIN_FILE).read_text(encoding="utf-8"))["exclude"]
-    except (OSError, ValueError, KeyError, TypeError):
+        return read_excluded(run / ORIGIN_FILE)
+    except DataError:
         return None
-    return parse_excluded(run / ORIGIN_FILE, lines)
 
 
 def remember_data(run: Path, data: str | Path) -> None:
