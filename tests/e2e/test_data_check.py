@@ -141,7 +141,7 @@ def test_the_help_of_the_sub_commands_brings_no_heavy_library_along() -> None:
 def test_real_pairs_have_no_error(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["data", "check", str(REAL), "--workers", "1", "--cache", "none"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert [line.split("  ")[1] for line in lines if line.startswith("warn")] == ["missing file", "missing folder"]
+    assert [line.split("  ")[1] for line in lines if line.startswith("warn")] == ["missing folder", "missing file"]
     assert not [line for line in lines if line.startswith("FAIL")]
 
 

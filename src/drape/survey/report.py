@@ -32,6 +32,11 @@ class KindOfProblem:
         return list(dict.fromkeys((each.split, name) for each in self.problems for name in each.ids))
 
     @property
+    def is_of_the_set(self) -> bool:
+        """Whether one of them is of no single pair: a folder, a list, or how all pairs are put together."""
+        return any(not each.ids for each in self.problems)
+
+    @property
     def remedies(self) -> list[str]:
         """Each once, the commonest first."""
         counts: dict[str, int] = {}
@@ -41,12 +46,14 @@ class KindOfProblem:
 
 
 def kinds_of(problems: Iterable[Problem]) -> list[KindOfProblem]:
-    """Problems by kind: errors before warnings, then the kind that spoils most pairs."""
+    """Problems by kind: errors before warnings, those of the whole set first, then the kind that spoils most pairs."""
     by_kind: dict[str, list[Problem]] = {}
     for each in problems:
         by_kind.setdefault(each.kind, []).append(each)
     found = [KindOfProblem(kind, tuple(each)) for kind, each in by_kind.items()]
-    return sorted(found, key=lambda each: (each.severity != "error", -len(each.pairs), each.kind))
+    return sorted(
+        found, key=lambda each: (each.severity != "error", not each.is_of_the_set, -len(each.pairs), each.kind)
+    )
 
 
 def verdict(survey: Survey) -> tuple[str, str]:
@@ -57,9 +64,12 @@ def verdict(survey: Survey) -> tuple[str, str]:
     out = len(left_out(survey))
     leave = f" {out:,} of the training pairs are better left out until then." if out else ""
     if kinds["error"]:
-        where = f" in {len(errors):,} of {pairs:,} pairs" if errors else f" in the set of {pairs:,} pairs"
+        some = f"in {len(errors):,} of {pairs:,} pairs"
+        whole = "in the set as a whole" if errors else f"in the set of {pairs:,} pairs"
+        of_set = any(each.is_of_the_set for each in kinds["error"])
+        where = f"{whole} and {some}" if of_set and errors else whole if of_set else some
         return (
-            f"{_count(len(kinds['error']), 'kind')} of error{where}",
+            f"{_count(len(kinds['error']), 'kind')} of error {where}",
             f"Training on them fails, or learns something false. Repair what is listed.{leave}",
         )
     if kinds["warning"]:
