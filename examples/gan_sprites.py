@@ -49,7 +49,7 @@ python examples/gan_sprites.py --data sprites --loss hinge --penalty 0
 """
 Z_DIM, EVALUATIONS, WARMUP_STEPS = 128, 20, 100
 PATCH = 2  # pixels a side that the nets take as one, so that their finest level is at half the size
-SWITCHES = ("loss", "penalty", "augment")
+FREE = ("loss", "penalty", "augment", "steps")  # what runs in one figure may differ in
 
 
 class Loss(StrEnum):
@@ -181,8 +181,8 @@ class Gan:
         self.step += 1
         self.ema.update(self.g, self.step * s.batch, s.batch)
 
-    def train(self, judge: Judge, checkpoint: Path) -> None:
-        """All steps that are left, with an evaluation and a checkpoint at every twentieth of them."""
+    def train(self, judge: Judge, checkpoint: Path, report: Callable[[], None]) -> None:
+        """All steps that are left; at every twentieth of them an evaluation, a checkpoint and a `report`."""
         steps, start = self.settings.steps, time.process_time()
         with bar(self.settings.name) as progress:
             while self.step < steps:
@@ -192,7 +192,7 @@ class Gan:
                     self.seconds += time.process_time() - start
                     self.history.append(self.evaluate(judge))
                     self.save(checkpoint)
-                    print(in_words(self.history[-1]), flush=True)
+                    report()
                     start = time.process_time()
 
     def score(self, x: Pictures) -> Tensor:
@@ -211,7 +211,7 @@ class Gan:
     def evaluate(self, judge: Judge) -> dict[str, float]:
         """The judge's numbers, and `by_heart`: where D puts real pictures it never saw, from 0 (as those it is trained
         on) to 1 (as made ones)."""
-        made = self.samples(8 * len(judge.held_out))
+        made = self.samples(4 * len(judge.held_out))
         real, unseen, fake = (self.score(x.to(self.device)).mean().item() for x in (judge.train, judge.held_out, made))
         by_heart = (real - unseen) / max(real - fake, 1e-3)
         return {"images": self.step * self.settings.batch, **judge.measure(made), "by_heart": by_heart}
@@ -266,23 +266,27 @@ def main(
     out = out or Path("build/learn/gan_sprites_quick" if quick else "build/learn/gan_sprites")
     pictures = sprites.read_sprites(data, size)
     settings = Settings(
-        loss=loss.value, penalty=penalty, augment=augmented, size=size, steps=steps or (400 if quick else 3000),
+        loss=loss.value, penalty=penalty, augment=augmented, size=size, steps=steps or (400 if quick else 2000),
         batch=batch, width=width, lr=lr, seed=seed, pictures=f"{crc32(pictures.numpy().tobytes()):08x}",
     )  # fmt: skip
-    results = sprites.read_results(out / "results.json", asdict(settings), SWITCHES)
+    results = sprites.read_results(out / "results.json", asdict(settings), FREE)
     checkpoint = out / settings.name / "checkpoint.pt"
     gan = Gan(settings, pick_device(device))
     if checkpoint.is_file():
         gan.load(checkpoint)
     judge = sprites.train_judge(*sprites.split(pictures, seed), 150 if quick else 500, seed, gan.device)
-    gan.train(judge, checkpoint)
-    sprites.save_sheet(gan.samples(128), 16, checkpoint.with_name("samples.png"))
-    made = gan.samples(16)
-    sprites.save_sheet(torch.cat([made, judge.nearest(made)]), 16, checkpoint.with_name("neighbours.png"))
-    run = {"settings": asdict(settings), "cpu_s": gan.seconds, "hardware": hardware(gan.device), "history": gan.history}
-    results |= {"held_out": judge.floor, "size": size, "runs": results["runs"] | {settings.name: run}}
-    write_json(out / "results.json", results)
-    sprites.save_curves(results, out / "curves.png")
+
+    def report() -> None:
+        print(in_words(gan.history[-1]), flush=True)
+        made = gan.samples(128)
+        sprites.save_sheet(made, 16, checkpoint.with_name("samples.png"))
+        sprites.save_sheet(torch.cat([made[:16], judge.nearest(made[:16])]), 16, checkpoint.with_name("neighbours.png"))
+        run = {"settings": asdict(settings), "cpu_s": gan.seconds, "hardware": hardware(gan.device)}
+        runs = results["runs"] | {settings.name: run | {"history": gan.history}}
+        write_json(out / "results.json", {"held_out": judge.floor, "size": size, "runs": runs})
+
+    gan.train(judge, checkpoint, report)
+    sprites.save_curves(out)
     print(f"held out: {in_words(judge.floor)}\n{out / 'curves.png'}, {checkpoint.with_name('samples.png')}")
 
 

@@ -197,12 +197,13 @@ def save_sheet(x: Pictures, columns: int, path: Path) -> None:
     sheet.resize((2 * sheet.width, 2 * sheet.height), Image.Resampling.NEAREST).save(path)
 
 
-def save_curves(results: Results, path: Path) -> None:
-    """All runs of a folder in one figure: distance to the training pictures, what D knows by heart, first samples."""
+def save_curves(folder: Path) -> None:
+    """All runs of results.json as curves.png: distance to the training pictures, what D knows by heart, samples."""
     from matplotlib import rc_context
     from matplotlib.figure import Figure
 
-    runs = {name: run for name, run in results["runs"].items() if run["history"]}
+    results = json.loads((folder / "results.json").read_text(encoding="utf-8"))
+    runs = results["runs"]
     with rc_context(STYLE):
         figure = Figure(figsize=(8, 3 + 1.35 * len(runs)), layout="constrained", dpi=100)
         grid = figure.add_gridspec(1 + len(runs), 2, height_ratios=[3] + [1.35] * len(runs))
@@ -212,7 +213,7 @@ def save_curves(results: Results, path: Path) -> None:
             distance.plot(images, [point["frechet"] for point in run["history"]], color=colour)
             memory.plot(images, [point["by_heart"] for point in run["history"]], color=colour)
             strip = figure.add_subplot(grid[row, :])
-            strip.imshow(np.asarray(Image.open(path.parent / name / "samples.png"))[: 4 * results["size"]])
+            strip.imshow(np.asarray(Image.open(folder / name / "samples.png"))[: 4 * results["size"]])
             strip.set_title(name, color=colour)
             strip.axis("off")
         distance.axhline(results["held_out"]["frechet"], color="black", linestyle=":", label="real pictures held out")
@@ -220,7 +221,7 @@ def save_curves(results: Results, path: Path) -> None:
         distance.legend(frameon=False)
         memory.set(title="D on real pictures held out", xlabel="thousand pictures shown", ylim=(-0.25, 1.5))
         memory.set_yticks([0, 1], ["as those it\nlearns from", "as made\nones"])
-        figure.savefig(path)
+        figure.savefig(folder / "curves.png")
 
 
 def read_results(path: Path, settings: Mapping[str, Any], free: tuple[str, ...]) -> Results:
