@@ -22,7 +22,7 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from drape.config import RunConfig, from_stored
+from drape.config import OtherVersionError, RunConfig, from_stored, unreadable
 from drape.errors import CheckpointError, ConfigError
 from drape.nets.low_rank import merged_tensors
 from drape.storage import bytes_of, fsync, read_safetensors, why, write_atomic
@@ -111,7 +111,10 @@ def load_weights(path: Path) -> Weights:
     try:
         config = from_stored(record["config"])
     except ConfigError as error:
-        raise CheckpointError(f"{path} was written by another version of drape: {error}") from error
+        raise CheckpointError(
+            f"{path} was written by another version of drape: {str(error).rstrip('.')}. Install that version, or train "
+            "the weights again."
+        ) from error
     return Weights(config=config, tensors=tensors, provenance=record["provenance"])
 
 
@@ -284,6 +287,8 @@ def _weights_so_far(run: Path) -> Weights:
     try:
         config = from_stored(json.loads((run / CONFIG_FILE).read_text(encoding="utf-8")))
     except (OSError, ValueError, ConfigError) as error:
+        if isinstance(error, OtherVersionError):
+            raise CheckpointError(f"{unreadable(run / CONFIG_FILE, error)}. Use that version.") from error
         raise CheckpointError(f"{run} is no folder of a run: {error}") from error
     average = f"ema.{config.ema.lengths[0]!r}."
     found = newest_checkpoint(run / CHECKPOINTS, prefixes=(average, "net."))

@@ -16,7 +16,7 @@ from typing import Any, Literal, get_type_hints
 from pydantic import TypeAdapter, ValidationError
 
 from drape.devices import Precision
-from drape.errors import ConfigError, did_you_mean
+from drape.errors import ConfigError, did_you_mean, shortened
 from drape.nets.config import ParallelUNetConfig
 from drape.settings import (
     DataConfig,
@@ -28,6 +28,18 @@ from drape.settings import (
     OptimConfig,
     ValidationConfig,
 )
+
+
+class UnknownSettingError(ConfigError):
+    """A setting that there is not, with the nearest one."""
+
+    def __init__(self, key: str, advice: str) -> None:
+        super().__init__(f"unknown setting {shortened(key)}. {advice}")
+        self.key = shortened(key)
+
+
+class OtherVersionError(ConfigError):
+    """A stored config with a setting that this version does not know."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -153,7 +165,17 @@ def from_stored(data: Any) -> RunConfig:
         else values
         for section, values in data.items()
     }
-    return from_dict(known)
+    try:
+        return from_dict(known)
+    except UnknownSettingError as error:
+        raise OtherVersionError(f"it has the unknown setting {error.key}") from error
+
+
+def unreadable(path: Path, error: Exception) -> str:
+    """What is wrong with a stored config, of the error that reading it gave."""
+    if isinstance(error, OtherVersionError):
+        return f"{path} was written by another version of drape: {error}"
+    return f"{path} is damaged ({error})"
 
 
 def override(config: RunConfig, settings: Iterable[str]) -> RunConfig:
@@ -221,7 +243,7 @@ def _reject_unknown_keys(kind: type, data: dict[str, Any], prefix: str) -> None:
     hints = get_type_hints(kind)
     for key, value in data.items():
         if key not in known:
-            raise ConfigError(f"unknown setting {prefix}{key}. {_nearest(key, list(known), prefix)}")
+            raise UnknownSettingError(f"{prefix}{key}", _nearest(key, list(known), prefix))
         if is_dataclass(hints[key]) and isinstance(hints[key], type) and isinstance(value, dict):
             _reject_unknown_keys(hints[key], value, prefix=f"{prefix}{key}.")
 

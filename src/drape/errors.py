@@ -27,6 +27,15 @@ class TrainingError(DrapeError):
     """A run that cannot go on, such as one whose loss is no longer a number."""
 
 
+LONGEST = 60
+"""Characters of a name that a message repeats, and that one is compared with others for."""
+
+
+def shortened(name: str, most: int = LONGEST) -> str:
+    """The start of a name that is too long for a line."""
+    return name if len(name) <= most else f"{name[: most - 3]}..."
+
+
 def did_you_mean(
     name: str,
     known: Iterable[str],
@@ -43,6 +52,8 @@ def did_you_mean(
     cutoff   how alike, from 0 to 1, a name must be  [difflib's ratio]
     """
     folded = {each.lower(): each for each in known}
+    if len(name) > 2 * LONGEST:
+        return otherwise
     near = difflib.get_close_matches(name.lower(), folded, n=1, cutoff=cutoff)
     if not near:
         return otherwise

@@ -110,14 +110,15 @@ def test_a_preset_says_which_files_must_be_there(people: Path, capsys: pytest.Ca
         (["{people}", "--split", "tarin"], "Did you mean train?"),
         (["{people}", "--limit", "leeking=1"], "Did you mean leaking?"),
         (["{people}", "--limit", "leaking=much"], "no number"),
-        (["{people}", "--html", "{people}"], "is a folder, expected a file to write"),
+        (["{people}", "--html", "{people}/.."], "is a folder, expected a file to write"),
         (["{people}", "--workers", "0"], "too small, expected 1 or more"),
-        (["{people}", "--cache", "{people}/dataset.json/x"], "cannot be written"),
+        (["{people}", "--cache", "{people}-file/x"], "cannot be written"),
     ],
 )
 def test_what_cannot_work_is_said_in_one_line(
     people: Path, words: list[str], answer: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    people.with_name(f"{people.name}-file").write_text("")
     assert main(["data", "check", *(word.format(people=people) for word in words)]) == 2
     error = capsys.readouterr().err.strip()
     assert answer in error and error.count("\n") == 0
@@ -161,3 +162,41 @@ def test_an_interrupted_look_is_continued_by_the_same_command(tmp_path: Path, ca
     done = subprocess.run([*command, "--json"], capture_output=True, text=True, timeout=240)
     assert done.returncode == 0, done.stderr
     assert 0 < json.loads(done.stdout)["looked_at"] < 80
+
+
+@pytest.mark.parametrize(
+    ("words", "answer"),
+    [
+        (["--exclude-out", "{set}/train_pairs.txt"], "lies in the data set"),
+        (["--html", "{set}/train/image/00001_00.jpg"], "lies in the data set"),
+        (["--html", "{link}/page.html"], "lies in the data set"),
+        (["--html", "{set}/train/../page.html"], "lies in the data set"),
+        (["--cache", "{set}/train/cloth"], "lies in the data set"),
+        (["--exclude-out", "{other}"], "is there and no list of 'drape data check'"),
+        (["--html", "{other}"], "is no name of a page. End it with .html."),
+        (["--limit", "leaking=nan"], "--limit leaking is nan, expected a finite number of 0 or more. It is 0.02"),
+        (["--limit", "cold_skin=-inf"], "--limit cold_skin is -inf, expected a finite number. It is -10.0"),
+        (["--limit", "differs_outside=-1"], "expected a finite number of 0 or more"),
+        (["--limit", "few_joints=nan"], "no number. Write --limit few_joints=4."),
+        (["--limit", "x" * 5000 + "=1"], "Known: "),
+    ],
+)
+def test_no_output_replaces_what_is_no_output_of_the_command(
+    people: Path, tmp_path: Path, words: list[str], answer: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    link, other = tmp_path / "link", tmp_path / "letters.txt"
+    link.symlink_to(people / "train")
+    other.write_text("dear all\n")
+    before = digest(people)
+    full = [word.format(set=people, link=link, other=other) for word in words]
+    assert main(["data", "check", str(people), *full]) == 2
+    error = capsys.readouterr().err.strip()
+    assert answer in error and error.count("\n") == 0 and len(error) < 2500
+    assert digest(people) == before and other.read_text() == "dear all\n"
+
+
+def test_a_list_of_the_command_itself_is_written_again(spoiled: Path, tmp_path: Path) -> None:
+    words = ["--exclude-out", str(tmp_path / "bad.txt"), "--workers", "1"]
+    assert [main(["data", "check", str(spoiled), *words]) for _ in range(2)] == [2, 2]
+    (tmp_path / "bad.txt").write_text("")
+    assert main(["data", "check", str(spoiled), *words]) == 2

@@ -150,7 +150,9 @@ WRONG: dict[str, tuple[list[str], str]] = {
     "no amount": (["{people}", "{out}", "--size", "32x24", "--shard-size", "big"], "'big' is not an amount"),
     "level": (["{people}", "{out}", "--size", "32x24", "--compress", "10"], "expected 0 (none) to 9"),
     "packed twice": (["{packed}", "{out}", "--size", "32x24"], "is packed already. Name the folder of images"),
-    "into the data": (["{people}", "{people}", "--size", "32x24"], "is not empty and holds nothing that was packed"),
+    "into the data": (["{people}", "{people}", "--size", "32x24"], "lies in the data set"),
+    "below the data": (["{people}", "{people}/train/packed", "--size", "32x24"], "lies in the data set"),
+    "into another folder": (["{people}", "{people}/..", "--size", "32x24"], "holds nothing that was packed"),
     "check of images": (["{people}", "--check"], "index.json is missing. Give a folder that 'drape data pack' wrote"),
     "check of two": (["{packed}", "{out}", "--check"], "--check reads one folder that is packed"),
 }

@@ -88,6 +88,13 @@ def test_what_cannot_be_done_is_one_line_and_leaves_nothing(
     assert "0 is too small" in refused(capsys, people, "--people", "0", "--out", out)
     assert "is no name of a picture" in refused(capsys, people, "--out", tmp_path / "x.gif")
     assert "is a folder" in refused(capsys, people, "--out", tmp_path)
+    picture = people / "train" / "image" / "00001_00.jpg"
+    before = picture.read_bytes()
+    assert "lies in the data set" in refused(capsys, people, "--out", picture)
+    assert picture.read_bytes() == before
+    long = refused(capsys, people, "--ids", "9" * 5000, "--out", out)
+    assert "..." in long and len(long) < 400
+    assert "without folders" in refused(capsys, people, "--ids", "../../etc/passwd", "--out", out)
     (tmp_path / "file").write_text("")
     assert "is a file, expected a folder" in refused(capsys, people, "--out", tmp_path / "file" / "x.png")
     assert [path.name for path in tmp_path.iterdir()] == ["file"]

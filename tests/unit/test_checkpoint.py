@@ -196,6 +196,19 @@ def test_weights_written_with_settings_that_are_gone_can_still_be_read(tmp_path:
         from_dict(config)  # what a user writes is not forgiven
 
 
+def test_a_config_with_a_setting_of_the_future_is_said_to_be_of_another_version(tmp_path: Path) -> None:
+    config = tiny().to_dict() | {"quantum_levels": 3}
+    header = {"drape": json.dumps({"config": config, "provenance": {}})}
+    save_file({"a": torch.zeros(2)}, tmp_path / "w.safetensors", metadata=header)
+    with pytest.raises(CheckpointError, match="another version of drape: it has the unknown setting quantum_levels"):
+        load_weights(tmp_path / "w.safetensors")
+    run = tmp_path / "run"
+    (run / "checkpoints").mkdir(parents=True)
+    (run / "config.json").write_text(json.dumps(config))
+    with pytest.raises(CheckpointError, match="another version of drape: it has the unknown setting quantum_levels"):
+        load_weights(run)
+
+
 def test_a_setting_that_never_was_is_still_refused_in_weights(tmp_path: Path) -> None:
     config = tiny().to_dict() | {"never": 1}
     header = {"drape": json.dumps({"config": config, "provenance": {}})}

@@ -19,6 +19,22 @@ def check_picture(path: Path) -> Path:
     return path
 
 
+def refuse_inside(path: Path | None, data: Path) -> None:
+    """Raises DataError where a file or folder to write lies in a data set, as it is written or through links."""
+    if path is None or not data.is_dir():
+        return
+    own = [data.absolute(), data.resolve(), *(each.resolve() for each in _folders(data) if each.is_symlink())]
+    named = (Path(os.path.normpath(path.absolute())), path.resolve())
+    if any(each.is_relative_to(root) for each in named for root in own):
+        raise DataError(f"{path} lies in the data set {data}, where nothing is written. Name a place outside of it.")
+
+
+def _folders(data: Path) -> list[Path]:
+    """The folders of a set, two deep, which is where its pictures lie."""
+    found = [path for path in data.iterdir() if path.is_dir()]
+    return found + [Path(entry) for path in found for entry in os.scandir(path) if entry.is_dir()]
+
+
 def check_folder(folder: Path) -> Path:
     """`folder`, if it is one or can be made.  Raises DataError where a file is in the way or writing not allowed."""
     nearest = next(path for path in (folder, *folder.absolute().parents) if path.exists())

@@ -2,7 +2,7 @@
 
 import importlib
 
-from drape.errors import DrapeError, did_you_mean
+from drape.errors import DrapeError, did_you_mean, shortened
 
 COMMANDS: dict[str, tuple[str, str]] = {
     "show": ("drape.cli.data_show", "contact sheets: every modality of a pair side by side, and what the net is shown"),
@@ -18,7 +18,7 @@ def run(argv: list[str]) -> int:
         return 0
     if argv[0] not in COMMANDS:
         advice = did_you_mean(argv[0], COMMANDS, otherwise=f"Commands: {', '.join(COMMANDS)}.")
-        raise DrapeError(f"there is no command 'data {argv[0]}'. {advice} See 'drape data --help'.")
+        raise DrapeError(f"there is no command 'data {shortened(argv[0])}'. {advice} See 'drape data --help'.")
     code: int = importlib.import_module(COMMANDS[argv[0]][0]).run(argv[1:])
     return code
 

@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -55,7 +55,7 @@ def _check(
     Exits with 0 where nothing must be repaired, with 2 where something must.  What was looked at is kept in a folder
     of your caches, never in DIR: the same command goes on after an interruption, and is quick the second time.
     """
-    from drape.cli._output import write_whole
+    from drape.cli._output import refuse_inside, write_whole
     from drape.survey.limits import Limits, override
     from drape.survey.report import exclude_list, to_dict
     from drape.survey.store import Store, default_folder
@@ -63,14 +63,16 @@ def _check(
     from drape.survey.whole import look_at
 
     limits = override(Limits(), limit or [])
-    for path in (html, exclude_out):
-        _check_target(path)
+    place = None if cache.lower() == "none" else Path(cache) if cache else default_folder()
+    for path in (html, exclude_out, place):
+        refuse_inside(path, folder)
+    _check_page(html)
+    _check_list(exclude_out)
     wanted = Wanted()
     if preset is not None:
         from drape.survey.sheet_set import stage_of
 
         wanted = wanted_by(stage_of(preset).config)
-    place = None if cache.lower() == "none" else Path(cache) if cache else default_folder()
     with _stages() as stage:
         survey = look_at(
             folder, splits=split or [], limits=limits, wanted=wanted, store=Store(place, folder, fresh=fresh),
@@ -95,7 +97,7 @@ def _print(survey: "Survey", written: list[Path]) -> None:
     from drape.survey.report import kinds_of, verdict
 
     for found in kinds_of(survey.problems):
-        print(_line(found))
+        print(_line(found, survey.counts))
     total = sum(survey.counts.values())
     parts = ", ".join(f"{count:,} of {name}" for name, count in survey.counts.items())
     speed = f"{survey.looked_at / max(survey.seconds, 1e-9):.0f} per second" if survey.looked_at else "all known before"
@@ -106,16 +108,18 @@ def _print(survey: "Survey", written: list[Path]) -> None:
         print(path)
 
 
-def _line(found: "KindOfProblem") -> str:
+def _line(found: "KindOfProblem", counts: Mapping[str, int]) -> str:
     """ "FAIL  kind  count: what the first is; ids  ->  remedy", in one line."""
     from drape.survey.folders import printable
+    from drape.survey.report import widespread
 
     first = found.problems[0]
     sign = "FAIL" if found.severity == "error" else "warn"
     names = [f"{split}/{name}" for split, name in found.pairs]
     count = len(names) or len(found.problems)
     shown = ", ".join(names[:IDS_SHOWN]) + (f" and {len(names) - IDS_SHOWN} more" if len(names) > IDS_SHOWN else "")
-    where = f"; {shown}" if names else ""
+    spread = widespread(found, counts)
+    where = (f"; {shown}" if names else "") + (f" ({spread})" if spread else "")
     return printable(f"{sign}  {found.kind}  {count}: {first.message}{where}  ->  {first.remedy}")
 
 
@@ -133,6 +137,26 @@ def _check_target(path: Path | None) -> None:
     if path.is_dir():
         raise DataError(f"{path} is a folder, expected a file to write. Use {path / 'report.html'}, say.")
     check_folder(path.parent)
+
+
+def _check_page(path: Path | None) -> None:
+    """Raises DataError where a page cannot be written, or has the name of something else."""
+    _check_target(path)
+    if path is not None and path.suffix.lower() not in (".html", ".htm"):
+        raise DataError(f"{path} is no name of a page. End it with .html.")
+
+
+def _check_list(path: Path | None) -> None:
+    """Raises DataError where a list cannot be written, or would replace a file that is no such list."""
+    from drape.survey.report import LIST_BEGINS
+
+    _check_target(path)
+    if path is None or not path.exists():
+        return
+    with path.open("rb") as file:
+        begins = file.read(len(LIST_BEGINS))
+    if begins and begins != LIST_BEGINS.encode():
+        raise DataError(f"{path} is there and no list of 'drape data check'. Name another file, or take it away.")
 
 
 @contextmanager

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
+from drape.cli._output import refuse_inside
 from drape.cli._progress import bar
 from drape.cli.command import at_least, call, parse_size
 from drape.errors import ConfigError, DataError
@@ -65,6 +66,7 @@ def _pack(
         return _check(data)
     if out is None:
         raise ConfigError("OUT is missing. Name a folder for the shards, or read packed ones again with --check.")
+    refuse_inside(out, Path(data))
     from drape.data.exclude import read_excluded
     from drape.data.shard_writer import Packing, pack
     from drape.training.memory import parse_bytes

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from drape.cli._output import check_picture, write_whole
+from drape.cli._output import check_picture, refuse_inside, write_whole
 from drape.cli._progress import bar
 from drape.cli.command import at_least, call
 
@@ -44,6 +44,7 @@ def _show(
 ) -> None:
     """Draw pairs with everything that is known of them, and the very tensors that nets are given in training."""
     path = check_picture(out)
+    refuse_inside(path, folder)
     from drape.errors import ConfigError
     from drape.survey.sheet_set import show_set, stage_of
 

@@ -74,7 +74,7 @@ def _why_none(folder: Path) -> str:
     """Why there are no averages in what should be the folder of a run, and what to do."""
     from drape.bundled import weights
     from drape.checkpoint import CONFIG_FILE
-    from drape.config import from_stored
+    from drape.config import from_stored, unreadable
 
     if not folder.exists():
         if str(folder) in weights():
@@ -87,7 +87,7 @@ def _why_none(folder: Path) -> str:
     try:
         config = from_stored(json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8")))
     except (OSError, ValueError, ConfigError) as error:
-        return f"{folder / CONFIG_FILE} is damaged ({error}). Restore it."
+        return f"{unreadable(folder / CONFIG_FILE, error)}. Restore it."
     every = config.ema.snapshot_every
     if every == 0:
         return f"{folder} holds a run that stores no averages. Train with ema.snapshot_every above 0."

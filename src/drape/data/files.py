@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Float16
 from numpy import ndarray
 
-from drape.errors import DataError, did_you_mean
+from drape.errors import DataError, did_you_mean, shortened
 
 
 class Folders:
@@ -74,8 +74,11 @@ def nearest_person(place: str, name: str, names: Sequence[str]) -> int:
     """Position of an id.  Raises DataError with the nearest one."""
     if name in names:
         return names.index(name)
-    advice = did_you_mean(name, names, cutoff=0.0, otherwise="Name another folder.")
-    raise DataError(f"{place} has no person {name} among its {len(names)}. {advice}")
+    if "/" in name or "\\" in name:
+        advice = "An id is the name of a picture, without folders."
+    else:
+        advice = did_you_mean(name, names, cutoff=0.0, otherwise="Name another folder.")
+    raise DataError(f"{place} has no person {shortened(name)} among its {len(names)}. {advice}")
 
 
 RESTORE = "Restore it, or take its line out of the pairs file."

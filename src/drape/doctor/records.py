@@ -13,11 +13,12 @@ from drape.checkpoint import (
     CONFIG_FILE,
     ORIGIN_FILE,
     Checkpoint,
+    checkpoints,
     load_checkpoint,
     load_weights,
     newest_checkpoint,
 )
-from drape.config import RunConfig, from_stored
+from drape.config import RunConfig, from_stored, unreadable
 from drape.doctor.patient import Patient, RunRecords, patient_of
 from drape.doctor.thresholds import Thresholds
 from drape.errors import CheckpointError, ConfigError
@@ -74,6 +75,11 @@ def read_run(run: Path, images_seen: int | None = None) -> RunRecords:
     )
 
 
+def holds_run(folder: Path) -> bool:
+    """Whether a folder is that of a run, or of weights."""
+    return _run_folder(folder) is not None or any(folder.glob("*.safetensors*"))
+
+
 def _run_folder(path: Path) -> Path | None:
     for candidate in (path, path.parent.parent if path.parent.name == CHECKPOINTS else path):
         if (candidate / CONFIG_FILE).is_file():
@@ -82,7 +88,13 @@ def _run_folder(path: Path) -> Path | None:
 
 
 def _checkpoint(path: Path) -> Checkpoint:
-    tensors, state = load_checkpoint(path)
+    try:
+        tensors, state = load_checkpoint(path)
+    except CheckpointError as error:
+        run = path.parent.parent
+        older = [each for each in checkpoints(path.parent) if each.name < path.name]
+        remedy = f"Name an older checkpoint ({older[-1]}), or the run ({run})" if older else f"Name the run ({run})"
+        raise CheckpointError(f"{error}. {remedy}.") from error
     return Checkpoint(path=path, tensors=tensors, state=state)
 
 
@@ -90,9 +102,7 @@ def _config(run: Path) -> RunConfig:
     try:
         return from_stored(json.loads((run / CONFIG_FILE).read_text(encoding="utf-8")))
     except (OSError, ValueError, ConfigError) as error:
-        raise CheckpointError(
-            f"{run / CONFIG_FILE} is damaged ({error}). Restore it, or examine the weights."
-        ) from error
+        raise CheckpointError(f"{unreadable(run / CONFIG_FILE, error)}. Restore it, or examine the weights.") from error
 
 
 def _data(run: Path, root: Path | str | None) -> Path:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Literal
 
 from drape.data import parse_labels as labels
-from drape.errors import DataError, did_you_mean
+from drape.errors import DataError, did_you_mean, shortened
 
 Layout = Literal["viton-hd", "dresscode"]
 Content = Literal["rgb", "mask", "labels", "joints", "warp"]
@@ -135,7 +135,7 @@ def find_groups(root: Path, splits: Sequence[str] = ()) -> tuple[Layout, list[Gr
     for split in splits:
         if not any(_asked(split, name) for name in names):
             advice = did_you_mean(split, names, otherwise=f"It has {', '.join(names)}.")
-            raise DataError(f"{root} has no split {split!r}. {advice}")
+            raise DataError(f"{root} has no split {shortened(split)!r}. {advice}")
     return layout, [group for group in groups if not splits or any(_asked(each, group.name) for each in splits)]
 
 

@@ -4,10 +4,11 @@ Calibrated on mannequins of 32x24 to 512x384 and on pairs of VITON-HD (docs/log.
 side of each with room to spare.  Shares lie in [0, 1], distances in shares of the height, colours in levels of 255.
 """
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass, fields, replace
 
-from drape.errors import ConfigError, did_you_mean
+from drape.errors import ConfigError, did_you_mean, shortened
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,17 +69,29 @@ class Limits:
     shuffled_closer: float = 0.25  # the same share in the mean of a split; sound 0.00 to 0.11, shuffled 0.5
 
 
+SIGNED = ("cold_skin", "swapped_sides", "mirrored")
+"""Limits of what may be negative."""
+
+
 def override(limits: Limits, settings: Iterable[str]) -> Limits:
-    """`limits` with numbers such as "leaking=0.05".  Raises ConfigError for an unknown name or no number."""
+    """`limits` with numbers such as "leaking=0.05".  Raises ConfigError for unknown names and senseless numbers."""
     known = {each.name: each.type for each in fields(Limits)}
     values: dict[str, float | int] = {}
     for setting in settings:
         name, _, text = (part.strip() for part in setting.partition("="))
         if name not in known:
             advice = did_you_mean(name, known, otherwise=f"Known: {', '.join(known)}.")
-            raise ConfigError(f"there is no limit {name!r}. {advice}")
+            raise ConfigError(f"there is no limit {shortened(name)!r}. {advice}")
         try:
             values[name] = int(text) if known[name] is int else float(text)
         except ValueError as error:
-            raise ConfigError(f"--limit {setting}: {text!r} is no number. Write --limit {name}=0.1.") from error
+            raise ConfigError(
+                f"--limit {name}: {shortened(text)!r} is no number. Write --limit {name}={getattr(limits, name)}."
+            ) from error
+        value = values[name]
+        if not math.isfinite(value) or (value < 0 and name not in SIGNED):
+            wanted = "a finite number" if name in SIGNED else "a finite number of 0 or more"
+            raise ConfigError(
+                f"--limit {name} is {shortened(text)}, expected {wanted}. It is {getattr(limits, name)} unless given."
+            )
     return replace(limits, **values)  # type: ignore[arg-type]

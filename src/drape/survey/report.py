@@ -1,6 +1,7 @@
 """A survey in words for people and machines: its problems by kind, its verdict, what to leave out of training."""
 
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,8 @@ from drape.errors import DataError
 from drape.survey.duplicates import is_train
 from drape.survey.facts import PairFacts, Problem, Severity, Survey
 
+WIDESPREAD, LEAST_PAIRS = 0.9, 3
+"""Share of a split, of so many pairs at least, from which on something is wrong with how it was made."""
 Pair = tuple[str, str]
 """(split, person id)"""
 
@@ -54,6 +57,20 @@ def kinds_of(problems: Iterable[Problem]) -> list[KindOfProblem]:
     return sorted(
         found, key=lambda each: (each.severity != "error", not each.is_of_the_set, -len(each.pairs), each.kind)
     )
+
+
+def widespread(found: KindOfProblem, counts: Mapping[str, int]) -> str:
+    """That nearly everybody of a split has it, in words; "" where it is a matter of some pairs.
+
+    counts   pairs by split
+    """
+    have = Counter(split for split, _ in found.pairs)
+    all_of = [split for split, count in counts.items() if count >= LEAST_PAIRS and have[split] >= WIDESPREAD * count]
+    if not all_of:
+        return ""
+    whole = all(have[split] >= counts[split] for split in all_of)
+    shown = ", ".join(all_of[:3]) + (" ..." if len(all_of) > 3 else "")
+    return f"{'all' if whole else 'nearly all'} of {shown}: look at how the set was made, not at single files"
 
 
 def verdict(survey: Survey) -> tuple[str, str]:
@@ -114,9 +131,7 @@ def exclude_list(survey: Survey) -> str:
             for person in worn_by.get(each.split, {}).get(name, ()) if _is_about_cloth(each) else ():
                 reasons.setdefault(f"{person} {name}", {})[f"{each.kind} of the cloth"] = None
     width = max((len(key) for key in (*reasons, *others)), default=0)
-    lines = [
-        f"# What 'drape data check' leaves out of {survey.root}: {len(reasons)} lines for 'drape train --exclude'."
-    ]
+    lines = [f"{LIST_BEGINS} {survey.root}: {len(reasons)} lines for 'drape train --exclude'."]
     lines += [f"{key:<{width}}  # {', '.join(kinds)}" for key, kinds in reasons.items()]
     lines += ["# Of splits that are not trained on:"] * bool(others)
     lines += [f"# {key:<{width}}  # {', '.join(kinds)}" for key, kinds in others.items()]
@@ -154,6 +169,7 @@ def by_pair(facts: Sequence[PairFacts]) -> dict[Pair, PairFacts]:
     return {(each.split, each.person_id or each.cloth_id): each for each in facts}
 
 
+LIST_BEGINS = "# What 'drape data check' leaves out of"
 GRAVE: tuple[Severity, ...] = ("error", "warning")
 
 

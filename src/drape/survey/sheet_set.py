@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image
 
 from drape.checkpoint import CONFIG_FILE
-from drape.config import RunConfig, from_stored, override, read_config
+from drape.config import OtherVersionError, RunConfig, from_stored, override, read_config, unreadable
 from drape.data.images import size_of
 from drape.data.parse_labels import NAMES, PALETTE
 from drape.data.reader import FolderReader, Setting
@@ -153,6 +153,8 @@ def _config_of_run(folder: Path) -> RunConfig:
         return from_stored(json.loads(path.read_text(encoding="utf-8")))
     except (OSError, ValueError) as error:
         raise ConfigError(f"{path} is no readable config ({error}). Restore it, or name a preset.") from error
+    except OtherVersionError as error:
+        raise ConfigError(f"{unreadable(path, error)}. Use that version, or name a preset.") from error
 
 
 @dataclass(frozen=True)

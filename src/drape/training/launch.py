@@ -26,7 +26,7 @@ from drape.checkpoint import (
     save_weights,
     tell,
 )
-from drape.config import RunConfig, from_stored
+from drape.config import RunConfig, from_stored, unreadable
 from drape.data.exclude import num_excluded, read_excluded
 from drape.devices import hardware, memory_of
 from drape.errors import CheckpointError, ConfigError
@@ -325,7 +325,7 @@ def _claim(out: Path, config: RunConfig) -> None:
         try:
             stored = from_stored(json.loads(path.read_text(encoding="utf-8")))
         except (OSError, ValueError, ConfigError) as error:
-            raise CheckpointError(f"{path} is damaged ({error}). Choose another --out, or delete the run.") from error
+            raise CheckpointError(f"{unreadable(path, error)}. Choose another --out, or delete the run.") from error
         if stored != config:
             raise ConfigError(f"{out} {_other(stored, config)}. Repeat them to resume, or choose another --out.")
         return
