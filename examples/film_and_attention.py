@@ -81,9 +81,7 @@ def draw(count: int, seed: int) -> Task:
         from_, to = corners(generator), corners(generator)
         for badge in range(3):
             key = (2 * KEYS[keys[badge]] - 1)[:, None, None]
-            dark, light = torch.rand(2, 3, generator=generator) * 2 - 1
-            chosen = torch.rand(CELLS, CELLS, generator=generator) < 0.5
-            mosaic = torch.where(chosen, dark[:, None, None], light[:, None, None])
+            mosaic = torch.rand(3, CELLS, CELLS, generator=generator) * 2 - 1
             mosaic = mosaic.repeat_interleave(PATCH, 1).repeat_interleave(PATCH, 2)
             y, x = from_[badge]
             cloth[i, :, y : y + BADGE, x : x + BADGE] = key

@@ -64,7 +64,7 @@ EXAMPLES = """
 python examples/first_try_on.py
 python examples/first_try_on.py --net parallel-unet
 python examples/first_try_on.py --quick
-python examples/first_try_on.py --data people --images 300000 --device cuda
+python examples/first_try_on.py --net parallel-unet --images 300000 --device cuda --out long
 """
 Net = Literal["own", "parallel-unet"]
 JUDGED = ("person", "cloth", "cloth_mask", "agnostic", "agnostic_mask", "pose", "cloth_pose", "densepose", "warp")
@@ -208,9 +208,8 @@ def judge(net: nn.Module, config: RunConfig, test: Cached, device: torch.device)
     for name, pictures in found.items():
         values = {"psnr": psnr(pictures, truth, mask), "colour_error": colour_error(pictures, truth, mask)}
         table[name] = {key: [each.mean().item(), each.std().item() / len(each) ** 0.5] for key, each in values.items()}
-    change = swap_change(worn, other, mask)
     shown = torch.where(mask.bool(), worn, whole.need("agnostic"))  # what was not hidden stays as it is
-    return {"table": table, "inside": change.inside, "outside": change.outside}, shown
+    return {"table": table, **vars(swap_change(worn, other, mask))}, shown
 
 
 def load(path: Path, run: str, net: nn.Module, optimizer: Any, ema: Ema) -> tuple[int, list[dict[str, float]]]:
@@ -226,10 +225,9 @@ def load(path: Path, run: str, net: nn.Module, optimizer: Any, ema: Ema) -> tupl
     return state["seen"], state["history"]
 
 
-def report(out: Path, folder: Path, test: Cached, size: tuple[int, int]) -> None:
-    """Print the table and draw the figures of every net that has finished in `out`."""
-    finished = [net for net in WORDS if (out / net / "results.json").is_file()]
-    results = {WORDS[net]: json.loads((out / net / "results.json").read_text()) for net in finished}
+def report(out: Path, folder: Path, test: Cached, size: tuple[int, int], by_net: dict[str, Any]) -> None:
+    """Print the table and draw the people for every net that has finished in `out`."""
+    results = {WORDS[net]: by_net[net] for net in WORDS if net in by_net}
     rows = {name.replace("net", net): row for net, found in results.items() for name, row in found["table"].items()}
     print(f"{'in the mask, people never seen':42}PSNR, dB       colour error")
     for name, row in sorted(rows.items(), key=lambda each: each[1]["psnr"][0]):
@@ -240,7 +238,7 @@ def report(out: Path, folder: Path, test: Cached, size: tuple[int, int]) -> None
     samples = [test[index] for index in range(SHOWN)]  # the first ones, not chosen
     columns = {"the person": [before.by_id(each.person_id).person for each in samples]}
     columns |= {"the cloth": [each.cloth for each in samples], "its mean colour": [*map(mean_colour, samples)]}
-    columns |= {WORDS[net]: list(torch.load(out / net / "worn.pt")[:SHOWN]) for net in finished}
+    columns |= {WORDS[net]: list(torch.load(out / net / "worn.pt")[:SHOWN]) for net in WORDS if net in by_net}
     columns["the truth"] = [each.person for each in samples]
     draw_people(out / "people.png", columns)
 
@@ -290,8 +288,10 @@ def main(
     history = train(built, config, pairs, test.batch(torch.arange(min(32, len(test)))).to(where), out / net)
     found, worn = judge(built, config, test, where)
     write_atomic(out / net / "worn.pt", partial(torch.save, worn))
-    write_json(out / net / "results.json", found | {"images": images, "seed": seed, "history": history})
-    report(out, data, test, size)
+    path, record = out / "results.json", found | {"images": images, "seed": seed, "history": history}
+    results = (json.loads(path.read_text()) if path.is_file() else {}) | {net: record}
+    write_json(path, results)
+    report(out, data, test, size, results)
     print(f"seed {seed}\n{out}")
 
 
