@@ -14,6 +14,7 @@ NUM_JOINTS = 18
 ankle (right, left), eyes, ears (right, left).  Left and right are the person's own."""
 
 Image = Float[Tensor, "b 3 h w"]  # RGB in [-1, 1]
+AnyImage = Float[Tensor, "b c h w"]  # in [-1, 1], grey or colour: what the mathematics of diffusion asks for
 ClothImage = Float[Tensor, "b 3 hc wc"]  # RGB in [-1, 1]
 Mask = Float[Tensor, "b 1 h w"]  # 1 inside, 0 outside
 Pose = Float[Tensor, "b k 3"]  # x, y in [0, 1] of width and height, visibility 0 or 1

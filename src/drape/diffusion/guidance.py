@@ -8,9 +8,9 @@ from collections.abc import Callable
 import torch
 
 from drape.diffusion.prediction import Prediction, amplitudes
-from drape.shapes import Image, PerSample
+from drape.shapes import AnyImage, PerSample
 
-Denoiser = Callable[[Image, PerSample], Prediction]
+Denoiser = Callable[[AnyImage, PerSample], Prediction]
 Interval = tuple[float, float]
 
 
@@ -22,7 +22,7 @@ def guided(denoise: Denoiser, denoise_null: Denoiser, scale: float, interval: In
     interval       (low, high) in log_snr: guide only there.  [Kynkaanniemi et al. 2024]  None: at every level
     """
 
-    def both(x_t: Image, log_snr: PerSample) -> tuple[Prediction, Prediction]:
+    def both(x_t: AnyImage, log_snr: PerSample) -> tuple[Prediction, Prediction]:
         return denoise(x_t, log_snr), denoise_null(x_t, log_snr)
 
     return _guide(denoise, both, scale, interval)
@@ -36,7 +36,7 @@ def guided_in_one_batch(
     denoise_pair   takes 2b images, b to be denoised with their conditions and then the same b with the null ones
     """
 
-    def both(x_t: Image, log_snr: PerSample) -> tuple[Prediction, Prediction]:
+    def both(x_t: AnyImage, log_snr: PerSample) -> tuple[Prediction, Prediction]:
         pair = denoise_pair(torch.cat([x_t, x_t]), torch.cat([log_snr, log_snr]))
         (x0, x0_null), (eps, eps_null) = pair.x0.chunk(2), pair.eps.chunk(2)
         return Prediction(x0, eps), Prediction(x0_null, eps_null)
@@ -47,7 +47,7 @@ def guided_in_one_batch(
 def clipped(denoise: Denoiser) -> Denoiser:
     """The denoiser with x0 clipped to [-1, 1] (static thresholding).  [Saharia et al. 2022, sec. 2.3]"""
 
-    def denoise_clipped(x_t: Image, log_snr: PerSample) -> Prediction:
+    def denoise_clipped(x_t: AnyImage, log_snr: PerSample) -> Prediction:
         return _with_x0(denoise(x_t, log_snr).x0.clamp(-1, 1), x_t, log_snr)
 
     return denoise_clipped
@@ -60,7 +60,7 @@ def dynamically_clipped(denoise: Denoiser, quantile: float = 0.995) -> Denoiser:
     but for its extreme pixels.
     """
 
-    def denoise_clipped(x_t: Image, log_snr: PerSample) -> Prediction:
+    def denoise_clipped(x_t: AnyImage, log_snr: PerSample) -> Prediction:
         x0 = denoise(x_t, log_snr).x0
         limit = torch.quantile(x0.flatten(1).abs(), quantile, dim=1).clamp(min=1.0).reshape(-1, 1, 1, 1)
         return _with_x0(torch.clamp(x0, -limit, limit) / limit, x_t, log_snr)
@@ -70,13 +70,13 @@ def dynamically_clipped(denoise: Denoiser, quantile: float = 0.995) -> Denoiser:
 
 def _guide(
     denoise: Denoiser,
-    both: Callable[[Image, PerSample], tuple[Prediction, Prediction]],
+    both: Callable[[AnyImage, PerSample], tuple[Prediction, Prediction]],
     scale: float,
     interval: Interval | None,
 ) -> Denoiser:
     low, high = interval if interval is not None else (-torch.inf, torch.inf)
 
-    def denoise_guided(x_t: Image, log_snr: PerSample) -> Prediction:
+    def denoise_guided(x_t: AnyImage, log_snr: PerSample) -> Prediction:
         inside = (low <= log_snr) & (log_snr <= high)
         if scale == 1 or not inside.any():
             return denoise(x_t, log_snr)
@@ -89,7 +89,7 @@ def _guide(
     return denoise_guided
 
 
-def _with_x0(x0: Image, x_t: Image, log_snr: PerSample) -> Prediction:
+def _with_x0(x0: AnyImage, x_t: AnyImage, log_snr: PerSample) -> Prediction:
     """The prediction whose image is x0: its noise is what then remains of x_t."""
     a, s = amplitudes(log_snr, x_t)
     return Prediction(x0=x0, eps=(x_t - a * x0) / s)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from drape.diffusion.schedule import alpha, sigma
-from drape.shapes import Image, PerSample
+from drape.shapes import AnyImage, PerSample
 
 Target = Literal["v", "eps", "x0", "flow"]
 
@@ -18,17 +18,17 @@ Target = Literal["v", "eps", "x0", "flow"]
 class Prediction(NamedTuple):
     """The two readings of one prediction; x_t = alpha * x0 + sigma * eps holds for the x_t it was made from."""
 
-    x0: Image
-    eps: Image
+    x0: AnyImage
+    eps: AnyImage
 
 
-def add_noise(x0: Image, eps: Image, log_snr: PerSample) -> Image:
+def add_noise(x0: AnyImage, eps: AnyImage, log_snr: PerSample) -> AnyImage:
     """Forward process: alpha * x0 + sigma * eps.  [Ho et al. 2020, eq. 4]"""
     a, s = amplitudes(log_snr, x0)
     return a * x0 + s * eps
 
 
-def target_of(kind: Target, x0: Image, eps: Image, log_snr: PerSample) -> Image:
+def target_of(kind: Target, x0: AnyImage, eps: AnyImage, log_snr: PerSample) -> AnyImage:
     """The tensor the net should output: x0, eps, v = alpha * eps - sigma * x0, or flow = eps - x0.
 
     v      [Salimans & Ho 2022, sec. 4]: the derivative of x_t along the angle whose tangent is sigma / alpha
@@ -49,7 +49,7 @@ def target_of(kind: Target, x0: Image, eps: Image, log_snr: PerSample) -> Image:
     assert_never(kind)
 
 
-def predict(kind: Target, output: Image, x_t: Image, log_snr: PerSample) -> Prediction:
+def predict(kind: Target, output: AnyImage, x_t: AnyImage, log_snr: PerSample) -> Prediction:
     """The pair (x0, eps) that a net's output stands for.  [Salimans & Ho 2022, app. D]
 
     log_snr   finite.  Decoding eps divides by alpha, decoding x0 by sigma: errors of the net grow by up to 1800
@@ -69,7 +69,7 @@ def predict(kind: Target, output: Image, x_t: Image, log_snr: PerSample) -> Pred
     assert_never(kind)
 
 
-def amplitudes(log_snr: PerSample, like: Image) -> tuple[Tensor, Tensor]:
+def amplitudes(log_snr: PerSample, like: AnyImage) -> tuple[Tensor, Tensor]:
     """(alpha, sigma), each (b, 1, 1, 1), on the device of `like`, in its type but never below float32."""
     dtype = torch.promote_types(like.dtype, torch.float32)
     levels = log_snr.reshape(-1, 1, 1, 1)

@@ -20,11 +20,11 @@ from torch import Tensor
 from drape.diffusion.guidance import Denoiser
 from drape.diffusion.prediction import Prediction
 from drape.diffusion.schedule import alpha, sigma
-from drape.shapes import Image
+from drape.shapes import AnyImage
 
 Ladder = Float[Tensor, " n"]
-RandnLike = Callable[[Image], Image]
-OnStep = Callable[[int, Image, Prediction], object]
+RandnLike = Callable[[AnyImage], AnyImage]
+OnStep = Callable[[int, AnyImage, Prediction], object]
 
 
 class Level(NamedTuple):
@@ -38,12 +38,12 @@ class Level(NamedTuple):
 @torch.no_grad()
 def ddpm(
     denoise: Denoiser,
-    x_T: Image,
+    x_T: AnyImage,
     log_snrs: Ladder,
     *,
     randn_like: RandnLike = torch.randn_like,
     on_step: OnStep | None = None,
-) -> Image:
+) -> AnyImage:
     """Ancestral sampling with the posterior's own variance.  [Ho et al. 2020, eq. 6-7; Kingma et al. 2021, eq. 33]
 
     q(x_s | x_t, x0) has mean alpha_s * ((1 - c) * x_t / alpha_t + c * x0) and variance c * sigma_s^2, where
@@ -62,13 +62,13 @@ def ddpm(
 @torch.no_grad()
 def ddim(
     denoise: Denoiser,
-    x_T: Image,
+    x_T: AnyImage,
     log_snrs: Ladder,
     *,
     eta: float = 0.0,
     randn_like: RandnLike = torch.randn_like,
     on_step: OnStep | None = None,
-) -> Image:
+) -> AnyImage:
     """Keep the predicted noise, lower its level.  [Song et al. 2021 (DDIM), eq. 12 and 16]
 
     eta   0 is deterministic, the first-order solver of the probability-flow ODE; 1 has the law of `ddpm`
@@ -84,7 +84,7 @@ def ddim(
 
 
 @torch.no_grad()
-def dpmpp_2m(denoise: Denoiser, x_T: Image, log_snrs: Ladder, *, on_step: OnStep | None = None) -> Image:
+def dpmpp_2m(denoise: Denoiser, x_T: AnyImage, log_snrs: Ladder, *, on_step: OnStep | None = None) -> AnyImage:
     """DPM-Solver++(2M): second order from one prediction a step.  [Lu et al. 2022b, algorithm 2]
 
     Solves the ODE exactly in x_t and extrapolates x0 linearly in lambda = log_snr / 2 from the last two
@@ -105,12 +105,12 @@ def per_image(seeds: Sequence[int]) -> RandnLike:
     """A randn_like with one generator per image, so that an image depends on its own seed and never on its batch.
 
     Numbers are drawn on the CPU in float32 and then moved: the same seed gives the same noise on every device.
-    Each call goes on where the last one stopped; the first gives x_T: `x_T = randn_like(torch.empty(b, 3, h, w))`.
+    Each call goes on where the last one stopped; the first gives x_T: `x_T = randn_like(torch.empty(b, c, h, w))`.
     Raises ValueError if the batch has not one image per seed.
     """
     generators = [torch.Generator("cpu").manual_seed(seed) for seed in seeds]
 
-    def randn_like(x: Image) -> Image:
+    def randn_like(x: AnyImage) -> AnyImage:
         if len(x) != len(generators):
             raise ValueError(f"{len(x)} images for {len(generators)} seeds. Give one seed per image.")
         return torch.stack([torch.randn(x.shape[1:], generator=generator) for generator in generators]).to(x)
@@ -130,7 +130,7 @@ def _steps(log_snrs: Ladder) -> Iterator[tuple[Level, Level]]:
     return pairwise(rungs)
 
 
-def _ask(denoise: Denoiser, x_t: Image, level: Level, step: int, on_step: OnStep | None) -> Prediction:
+def _ask(denoise: Denoiser, x_t: AnyImage, level: Level, step: int, on_step: OnStep | None) -> Prediction:
     dtype = torch.promote_types(x_t.dtype, torch.float32)
     prediction = denoise(x_t, torch.full((len(x_t),), level.log_snr, dtype=dtype, device=x_t.device))
     if on_step is not None:
