@@ -6,17 +6,21 @@ from typing import Any
 
 import torch
 from planted import Fault, Patches
+from planted_data import fields_as
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 import drape.sampling
 import drape.training.loss
 from drape.conditioning import conditions_of
+from drape.data.transforms import to_bytes
 from drape.diffusion.prediction import add_noise, predict, target_of
 from drape.diffusion.samplers import dpmpp_2m
 from drape.diffusion.schedule import alpha, sigma
-from drape.nets.attention import CrossAttention
+from drape.nets.attention import CrossAttention, as_features, as_tokens, attend
 from drape.nets.conditions import Conditions
 from drape.nets.embeddings import NoiseLevel
+from drape.nets.layers import Head, ResBlock
 from drape.training.ema import Ema
 from drape.training.loop import Updater
 from drape.training.loss import level_weight
@@ -213,6 +217,72 @@ def shuffled_while_training(patches: Patches) -> None:
     patches.attribute(drape.training.loss, "conditions_of", wrong)
 
 
+def batch_first_forgotten(patches: Patches) -> None:
+    """The samples of a batch attend to each other, pixel by pixel."""
+
+    def wrong(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        if q.shape[2] != k.shape[2]:
+            return attend(q, k, v)
+        return attend(*(x.transpose(0, 2) for x in (q, k, v))).transpose(0, 2)
+
+    patches.function(attend, wrong)
+
+
+def softmax_over_queries(patches: Patches) -> None:
+    def wrong(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        logits = torch.matmul(q * q.shape[-1] ** -0.5, k.transpose(-1, -2))
+        return torch.matmul(logits.softmax(dim=-2), v)
+
+    patches.function(attend, wrong)
+
+
+def tokens_by_view(patches: Patches) -> None:
+    """view where flatten and transpose are due, on the way in and on the way out."""
+
+    def wrong(x: Tensor) -> Tensor:
+        return x.contiguous(memory_format=torch.contiguous_format).reshape(x.shape[0], -1, x.shape[1])
+
+    patches.function(as_tokens, wrong)
+    patches.function(as_features, lambda tokens, like: tokens.contiguous().reshape(like.shape))
+
+
+def bytes_without_shift(patches: Patches) -> None:
+    def wrong(image: Tensor) -> Tensor:
+        return (image.float() * 255).round().clamp(0, 255).to(torch.uint8)
+
+    patches.function(to_bytes, wrong)
+
+
+def output_as(squash: Callable[[Tensor], Tensor]) -> Callable[[Patches], None]:
+    """What the net says goes through another function."""
+    original = Head.forward
+    return lambda patches: patches.attribute(Head, "forward", lambda self, x: squash(original(self, x)))
+
+
+def time_in_thousandths(patches: Patches) -> None:
+    original = NoiseLevel.forward
+    patches.attribute(NoiseLevel, "forward", lambda self, log_snr: original(self, log_snr / 1000))
+
+
+def dropout_always_on(patches: Patches) -> None:
+    """F.dropout, whose training is True unless it is told."""
+    original = ResBlock._second
+    patches.attribute(ResBlock, "_second", lambda self, y, film: F.dropout(original(self, y, film), 0.1))
+
+
+def cut_out(fields: dict[str, Tensor]) -> Tensor:
+    """The wrong side of the cloth's mask is painted over."""
+    cloth = fields["cloth"]
+    garment = ((cloth - cloth[..., :1, :1]).abs() > 0.1).any(dim=-3, keepdim=True)
+    return torch.where(garment, 0.0, cloth)
+
+
+def imagenet(fields: dict[str, Tensor]) -> Tensor:
+    """The cloth normalised as for a classifier."""
+    mean, std = (torch.tensor(each)[:, None, None] for each in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))
+    return ((fields["cloth"] + 1) / 2 - mean) / std
+
+
 CODE_FAULTS: tuple[Fault, ...] = (
     Fault(name="wrong sign in v", plant=wrong_sign, named=("prediction", "initial loss", "sampler")),
     Fault(name="alpha without its root in training", plant=wrong_roots, named=("noise labels", "prediction")),
@@ -227,6 +297,18 @@ CODE_FAULTS: tuple[Fault, ...] = (
     Fault(name="sampler shrinks its input", plant=sampler_forgets, named=("sampler", "noise labels")),
     Fault(name="weighting upside down", plant=inverted_weights, named=("initial loss",)),
     Fault(name="time embedding constant", plant=constant_time, named=("inputs",)),
+    Fault(name="time embedding in thousandths", plant=time_in_thousandths, named=("inputs",)),
+    Fault(name="attention over the batch axis", plant=batch_first_forgotten, named=("attention maths", "independence")),
+    Fault(name="softmax over the queries", plant=softmax_over_queries, named=("attention maths",)),
+    Fault(name="tokens by view instead of transpose", plant=tokens_by_view, named=("attention maths",)),
+    Fault(name="pictures written without the shift", plant=bytes_without_shift, named=("pictures",)),
+    Fault(name="tanh behind the net", plant=output_as(torch.tanh), named=("output range",)),
+    Fault(name="output clamped to [-1, 1]", plant=output_as(lambda x: x.clamp(-1, 1)), named=("output range",)),
+    Fault(name="dropout always on", plant=dropout_always_on, named=("evaluation mode",)),
+    Fault(name="cloth cut out of its picture", plant=fields_as(cloth=cut_out), named=("range",)),
+    Fault(name="cloth normalised as by ImageNet", plant=fields_as(cloth=imagenet), named=("range",)),
+    Fault(name="two updates in all", settings=("batch_size=1600",), named=("updates",)),
+    Fault(name="warm-up longer than the run", settings=("optim.warmup_images=1000000",), named=("updates",)),
     Fault(name="cloth input severed", plant=severed("cloth"), named=("net inputs", "inputs")),
     Fault(name="agnostic input severed", plant=severed("agnostic"), named=("net inputs", "inputs")),
     Fault(name="pose input severed", plant=severed("pose"), named=("net inputs", "inputs")),

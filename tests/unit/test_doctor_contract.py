@@ -233,9 +233,20 @@ def gray(right: Callable[[Any], Tensor], files: Any) -> Tensor:
     return found.float().mean(dim=0, keepdim=True).expand(3, -1, -1).to(found.dtype).clone()
 
 
+def garments(cloth: Tensor) -> Tensor:
+    """(1, h, w) where a picture is not of the colour of its upper left pixel."""
+    return ((cloth - cloth[:, :1, :1]).abs() > 0.1).any(dim=0, keepdim=True)
+
+
+def cut(cloth: Tensor, arrays: Any) -> Tensor:
+    """The wrong side of its mask is painted."""
+    return torch.where(garments(cloth), 0.5, cloth)
+
+
 CODE: dict[str, tuple[Plant, set[str], tuple[str, ...]]] = {
     "cloth in [0, 1]": (field_as("cloth", lambda x, _: (x + 1) / 2), {"range"}, ()),
     "people in [0, 1]": (lambda patch: patch.setattr(compact, "to_signed", lambda x: x / 255), {"range"}, ()),
+    "clothes cut out of their pictures": (field_as("cloth", cut), {"range"}, ()),
     "half the contrast": (field_as("person", lambda x, _: x / 2), {"range"}, ()),
     "gray masks": (field_as("agnostic_mask", lambda x, _: 0.7 * x), {"range"}, ()),
     "BGR clothes": (read_as(lambda right, files: right(files).flip(0), "cloth"), {"colour order"}, ()),

@@ -31,7 +31,7 @@ from drape.training.state import TrainState, view
 Plant = Callable[[object, object], None]
 
 SETTINGS = {
-    "eps": ("diffusion.target=eps", "diffusion.weighting=uniform", "optim.grad_clip=0", "batch_size=48"),
+    "eps": ("diffusion.target=eps", "diffusion.weighting=uniform", "optim.grad_clip=0", "batch_size=48", "images=9600"),
     "flow, SR": (
         "diffusion.target=flow", "diffusion.weighting=sigmoid", "net.low_res=true", "noise_aug.train_max=1",
         "net.cloth_sees=all", "loss.kind=huber", "net.norm=group", "net.places=none", "net.skips=concat",
@@ -197,10 +197,16 @@ def test_a_time_cut_off_where_there_is_much_noise_is_named(root, monkeypatch) ->
     assert "with: time at log-SNR -8 (training)" in named(wiring.check_inputs(patient_with(root)))
 
 
-def test_a_time_too_faint_to_hear_is_told(root, monkeypatch) -> None:
+def test_a_time_in_thousandths_is_named(root, monkeypatch) -> None:
     right = NoiseLevel.forward
     monkeypatch.setattr(NoiseLevel, "forward", lambda self, log_snr: right(self, log_snr / 1000))
-    assert "hardly reaches" in named(wiring.check_inputs(patient_with(root)), "warn")
+    assert "hardly reaches the output: 2 more changes" in named(wiring.check_inputs(patient_with(root)))
+
+
+def test_an_input_too_faint_to_hear_is_told(root) -> None:
+    patient = patient_with(root)
+    patient.thresholds = replace(patient.thresholds, faint=0.9, faint_time=0.0)
+    assert "hardly reaches" in named(wiring.check_inputs(patient), "warn")
 
 
 def fresh_with(monkeypatch, change) -> None:
@@ -380,8 +386,23 @@ def test_a_clock_that_runs_too_fast_is_named(root, monkeypatch) -> None:
 
 
 def test_a_warm_up_longer_than_the_run_is_told(root) -> None:
-    found = named(updates.check_updates(patient_with(root, "optim.warmup_images=10000")), "warn")
+    found = named(updates.check_updates(patient_with(root, "optim.warmup_images=3000", steps=3)), "warn")
+    assert "never comes above 21%" in found
+
+
+def test_a_warm_up_that_never_lets_the_rate_come_up_is_named(root) -> None:
+    found = named(updates.check_updates(patient_with(root, "optim.warmup_images=10000", steps=3)))
     assert "never comes above 6%" in found
+
+
+def test_a_run_of_two_updates_is_named(root) -> None:
+    found = named(updates.check_updates(patient_with(root, "images=16", "optim.warmup_images=0", steps=3)))
+    assert "the whole run has 2 updates: 16 images in batches of 8" in found
+
+
+def test_a_run_of_few_updates_is_told(root) -> None:
+    found = named(updates.check_updates(patient_with(root, "images=480", steps=3)), "warn")
+    assert "the whole run has 60 updates" in found
 
 
 def test_gradients_that_are_never_cleared_are_named(root, monkeypatch) -> None:

@@ -100,7 +100,7 @@ def _refused(error: DataError) -> Finding:
     words = str(error)
     name = next((name for word, name in REFUSALS if word in words), "range")
     found, _, remedy = words.partition(". ")
-    return Finding("FAIL", name, f"the trainer stops at once: {found}", remedy or words)
+    return Finding("FAIL", name, f"the trainer stops at once: {found}", remedy or words, {"refused": "DataError"})
 
 
 REFUSALS = (("joint", "pose"), ("visibility", "pose"), ("pairs that no list", "pairing"), ("mask", "mask"))

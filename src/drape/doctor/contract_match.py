@@ -14,6 +14,7 @@ PLAIN = "no plain folder to compare with"
 ORDER = "Decode as RGB: Pillow does, OpenCV gives BGR (image[..., ::-1])."
 PAIRS = "Keep a sample's person and cloth together on their way from the list of pairs into the batch."
 LEAST_PIXELS = 8
+CUT_LEVELS = 4  # levels of 255 by which two ways to shrink a picture may differ in a pixel
 ODD = 0.3  # quantile of exchanged pairs from which a pair counts as no match: of strangers 70 % do
 
 
@@ -193,6 +194,26 @@ def _beside_files(shown: Shown) -> dict[str, tuple[ndarray, ndarray]]:
         "cloth": (shown.record["cloth"][rows], np.stack([each.cloth["area"] for each in plain])),
         "agnostic": (shown.record["agnostic"][rows] * seen, np.stack([each.original for each in plain]) * seen),
     }
+
+
+def cut_out(shown: Shown, name: str) -> Problem | None:
+    """The problem of pictures whose pixels are their files' where a mask left them, and one colour elsewhere."""
+    beside = _beside_files(shown)
+    if name not in ("person", "cloth") or not beside:
+        return None
+    found, expected = beside[name]
+    other = np.abs(found - expected).max(axis=3) > CUT_LEVELS * STEP
+    painted, part = found[other], float(other.mean())
+    if not len(painted) or not 0.02 < part < 1 or not (painted.std(axis=0) < STEP).all():
+        return None
+    garment = np.stack([_not_ground(as_bytes(image)) for image in expected])
+    hidden = float(other[garment].mean()) if garment.any() else 0.0
+    colour = ", ".join(f"{value:.2f}" for value in painted.mean(axis=0))
+    text = f"{part:.0%} of the pixels of {name} are one colour ({colour}), {1 - part:.0%} are those of the file"
+    if name == "cloth" and hidden > 0.5 > float(other[~garment].mean()):
+        text = f"the cloth is cut out of its own picture: {text}, and the colour lies on the garment"
+        return Problem("FAIL", text, "Look at the mask of the cloth: its wrong side is painted over. Invert it.")
+    return Problem("FAIL", f"{text}: a mask paints over the rest", f"Look at what masks {name}, and at its polarity.")
 
 
 def check_batches(shown: Shown) -> Finding:

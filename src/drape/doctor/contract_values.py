@@ -9,6 +9,7 @@ from numpy import ndarray
 
 from drape.data import parse_labels as labels
 from drape.data.sample import TryOnBatch
+from drape.doctor.contract_match import cut_out
 from drape.doctor.contract_shown import (
     STEP,
     Evidence,
@@ -77,7 +78,7 @@ def _range_problem(shown: Shown, name: str, found: dict[str, float], scale: "Sca
     if scale is not None:
         off = scale.problem(limits.contrast_ratio, limits.brightness_shift, limits.contrast_unlike)
         if off:
-            return Problem("FAIL", f"{span}: {off}", SIGNED)
+            return cut_out(shown, name) or Problem("FAIL", f"{span}: {off}", SIGNED)
     elif found["min"] >= 0:
         return Problem("FAIL", f"{span} and none below 0, expected -1 to 1", SIGNED)
     if name == "person" and not limits.std_least <= found["std"] <= limits.std_most:

@@ -3,7 +3,7 @@
 import sys
 import traceback
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -39,11 +39,23 @@ class Examination:
 
 def checks(tier: Tier) -> tuple[Check, ...]:
     """The checks of a tier, cheap and telling ones first.  Imported here: some need much of drape."""
-    from drape.doctor import attention, averages, condition, contract, history, overfit, rates, samples, theory, wiring
+    from drape.doctor import (
+        arithmetic,
+        attention,
+        averages,
+        condition,
+        contract,
+        history,
+        overfit,
+        rates,
+        samples,
+        theory,
+        wiring,
+    )
 
     match tier:
         case "A":
-            return (contract.check_contract, *theory.CHECKS, *wiring.CHECKS)
+            return (contract.check_contract, *arithmetic.CHECKS, *theory.CHECKS, *wiring.CHECKS)
         case "B":
             return (*overfit.CHECKS, *rates.CHECKS)
         case "C":
@@ -70,7 +82,8 @@ def examine(
         for check in stage:
             if on_check is not None:
                 on_check(name_of(check))
-            for finding in _run(check, patient):
+            for alone in _run(check, patient):
+                finding = _after(alone, findings)
                 findings.append(finding)
                 if on_finding is not None:
                     on_finding(finding)
@@ -79,13 +92,39 @@ def examine(
     return Examination(patient=name, findings=tuple(findings), verdict=judge(findings, patient))
 
 
+FOLLOWS: dict[str, tuple[str, ...]] = {
+    "evaluation mode": ("updates", "averages", "repeatable", "inputs"),
+    "attention maths": ("independence",),
+}
+"""By a finding that fails: those of later checks that fail because of it, which then only warn."""
+
+
+def _after(finding: Finding, earlier: Sequence[Finding]) -> Finding:
+    """The finding; where it fails because of an earlier one, it only warns and says so."""
+    if finding.status != "FAIL":
+        return finding
+    refused = finding.evidence.get("refused")
+    for cause in earlier:
+        same = refused is not None and cause.evidence.get("refused") == refused
+        if cause.status == "FAIL" and (same or finding.name in FOLLOWS.get(cause.name, ())):
+            found = "not looked at, for the same reason" if same else finding.found
+            return replace(
+                finding,
+                status="warn",
+                found=f"{found} (follows from {cause.name})",
+                remedy="" if same else finding.remedy,
+            )
+    return finding
+
+
 def _run(check: Check, patient: Patient) -> list[Finding]:
     try:
         return check(patient)
     except (KeyboardInterrupt, MemoryError):
         raise
     except DrapeError as error:
-        return [Finding("FAIL", name_of(check), str(error), "Mend that first.")]
+        found, _, remedy = str(error).partition(". ")
+        return [Finding("FAIL", name_of(check), found, remedy or "Mend that first.", {"refused": type(error).__name__})]
     except Exception as error:  # what is examined may be anybody's code: that it fails is a finding
         return [_crash(check, error)]
 

@@ -4,6 +4,7 @@ Proposals of the literature and of theory, then calibrated on healthy and on fau
 (`benchmarks/doctor_faults.py`, docs/log.md).  A value belongs to the check that its comment names.
 """
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass, fields, replace
 
@@ -114,24 +115,34 @@ class Thresholds:
     # updates of a fresh net, images in each at most
     steps: int = 20
     trial_batch: int = 8
+    # attention maths, evaluation mode, independence: largest error, over the size of what is right
+    attention_error: float = 0.05
+    random_error: float = 1e-3
+    independence_error: float = 0.01
     # initial loss: relative errors: of an image's loss by its formula; of the mean by theory; of an image's weight
     loss_error: float = 1e-3
     initial_error: float = 0.03
     weight_error: float = 0.01
-    # inputs: change of the output, relative, at which an input is severed; below which it is hardly heard
+    # inputs: change of the output, relative, at which an input is severed; below which it is hardly heard; the same
+    # of two log-SNR more told to the net, of which a fresh one makes 0.03 or more
     severed: float = 1e-6
     faint: float = 1e-3
+    faint_time: float = 2e-3
     # gradients: of the cloth's sub-network over the person's
     cloth_ratio_low: float = 1e-3
     cloth_ratio_high: float = 10.0
     cloth_ratio_least: float = 1e-4
     # updates: median |change| / |weight| at the full rate; gradient against that of the mean loss; highest rate of the
-    # run over optim.lr; what weight decay alone leaves of a weight, and the decays that are then told, and that kill
+    # run over optim.lr, told and too low; updates of the whole run, likewise; what weight decay alone leaves of a
+    # weight, and the decays that are then told, and that kill
     step_low: float = 1e-5
     step_high: float = 0.1
     gradient_cosine: float = 0.999
     gradient_norm: float = 0.01
     peak_rate: float = 0.5
+    peak_least: float = 0.1
+    updates_few: int = 100
+    updates_least: int = 20
     shrink: float = 0.3
     decay_high: float = 2.0
     decay_most: float = 6.0
@@ -247,8 +258,14 @@ def override(thresholds: Thresholds, settings: Iterable[str]) -> Thresholds:
         if name not in known:
             advice = did_you_mean(name, known, otherwise=f"Known: {', '.join(known)}.")
             raise ConfigError(f"there is no threshold {name!r}. {advice}")
+        usual = getattr(thresholds, name)
         try:
             values[name] = int(text) if known[name] is int else float(text)
         except ValueError as error:
-            raise ConfigError(f"--threshold {setting}: {text!r} is no number. Write --threshold {name}=0.1.") from error
+            kind = "whole number" if known[name] is int else "number"
+            raise ConfigError(
+                f"--threshold {setting}: {text!r} is no {kind}. Write --threshold {name}={usual}."
+            ) from error
+        if not math.isfinite(values[name]):
+            raise ConfigError(f"--threshold {setting}: expected a finite number. Write --threshold {name}={usual}.")
     return replace(thresholds, **values)  # type: ignore[arg-type]

@@ -36,7 +36,7 @@ def check_updates(patient: Patient) -> list[Finding]:
     evidence   moved: updates that moved weights; rates: learning rates used; steps: median |change| / |weight| of an
                update, at the full rate; clipped: share of updates; shrink: what weight decay alone leaves of a weight
                at the end of the run; cosine, norm: of the gradient against that of the mean loss; kept: its norm after
-               clipping; loss: of the updates
+               clipping; loss: of the updates; planned: updates of the whole run; peak: its highest rate over optim.lr
     """
     trial, limits = trial_of(patient), patient.thresholds
     config = trial.config
@@ -52,11 +52,14 @@ def check_updates(patient: Patient) -> list[Finding]:
         "norm": gradient.norm / plain.norm if plain.norm else math.nan,
         "kept": gradient.flat().norm().item(),
         "loss": [update.record["loss"] for update in trial.updates],
+        "planned": _planned(patient.config),
+        "peak": _peak(patient.config),
     }
     problem = (
         _motion_problem(trial, evidence["moved"])
         or _rate_problem(patient, trial)
         or _gradient_problem(patient, gradient, evidence)
+        or _plan_problem(patient)
     )
     if problem:
         return [Finding("FAIL", "updates", *problem, evidence)]
@@ -65,17 +68,16 @@ def check_updates(patient: Patient) -> list[Finding]:
         kills = patient.config.optim.weight_decay >= limits.decay_most
         return [Finding("FAIL" if kills else "warn", "updates", *decays, evidence)]
     size = _median(steps[len(steps) // 2 :])
-    peak = _peak(patient.config)
     text = f"each of {len(trial.updates)} updates moves every weight, by {size:.1%} of it at the full rate "
     text += f"{config.optim.lr:g}, as scheduled; {evidence['clipped']:.0%} clipped"
     if not limits.step_low <= size <= limits.step_high:
         text = f"an update changes weights by {size:.2g} of their size at the learning rate {config.optim.lr:g}"
         remedy = f"Expected {limits.step_low:g} to {limits.step_high:g}: change optim.lr accordingly."
         return [Finding("warn", "updates", text, remedy, evidence)]
-    if peak < limits.peak_rate:
-        text = f"the learning rate never comes above {peak:.0%} of optim.lr: the warm-up of "
-        text += f"{patient.config.optim.warmup_images:,} images is long for {patient.config.images:,}"
-        return [Finding("warn", "updates", text, "Use a longer run, or a lower optim.warmup_images.", evidence)]
+    if evidence["peak"] < limits.peak_rate:
+        return [Finding("warn", "updates", *_low_peak(patient.config), evidence)]
+    if evidence["planned"] < limits.updates_few:
+        return [Finding("warn", "updates", *_short_plan(patient.config), evidence)]
     return [Finding("ok", "updates", text, "", evidence)]
 
 
@@ -150,6 +152,31 @@ def _moments(config: RunConfig) -> list[tuple[float, int]]:
     """(progress, images seen), evenly over the run."""
     images = [config.images * place // MOMENTS for place in range(MOMENTS)]
     return [(seen / config.images, seen) for seen in images]
+
+
+def _plan_problem(patient: Patient) -> tuple[str, str] | None:
+    """(what is wrong, what to do) where the settings leave the optimiser nothing to do."""
+    config, limits = patient.config, patient.thresholds
+    if _planned(config) < limits.updates_least:
+        return _short_plan(config)
+    return _low_peak(config) if _peak(config) < limits.peak_least else None
+
+
+def _short_plan(config: RunConfig) -> tuple[str, str]:
+    planned = _planned(config)
+    text = f"the whole run has {planned} update{'s' * (planned != 1)}: {config.images:,} images in batches of "
+    return f"{text}{config.batch_size:,}", "Use a smaller batch_size, or more images: a net learns by steps."
+
+
+def _low_peak(config: RunConfig) -> tuple[str, str]:
+    text = f"the learning rate never comes above {_peak(config):.0%} of optim.lr: the warm-up of "
+    text += f"{config.optim.warmup_images:,} images is long for {config.images:,}"
+    return text, "Use a longer run, or a lower optim.warmup_images."
+
+
+def _planned(config: RunConfig) -> int:
+    """Updates of the whole run."""
+    return -(-config.images // config.batch_size)
 
 
 def _peak(config: RunConfig) -> float:

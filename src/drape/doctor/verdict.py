@@ -47,7 +47,8 @@ under "means": an input whose change changes nothing at all is severed, not igno
 
 CAUSES = (
     "net inputs", "colour order", "flip", "mask", "agnostic", "leak", "pose", "low res", "range", "pairing", "resize",
-    "overlap", "variety", "condition noise", "same picture", "prediction", "draws", "noise labels", "sampler",
+    "overlap", "variety", "condition noise", "same picture", "evaluation mode", "attention maths", "independence",
+    "output range", "prediction", "draws", "noise labels", "sampler",
     "schedule", "drops", "initial loss", "precision", "updates", "averages", "inputs", "gradients", "repeatable",
     "learning rate", "overfit fixed", "overfit fresh", "weights", "ema", "yardsticks", "guidance", "time",
     "cloth gap", "cloth swap",

@@ -139,10 +139,15 @@ def check_inputs(patient: Patient) -> list[Finding]:
         return [Finding("FAIL", "inputs", text, remedy, evidence)]
     weak = min(training, key=lambda name: training[name])
     text = f"all {len(training)} reach the output; least: {weak}, {training[weak]:.1%} of it"
+    deaf = {name: change for name, change in training.items() if name.startswith("time") and change < limits.faint_time}
+    if deaf:
+        name = min(deaf, key=lambda each: deaf[each])
+        text = f"{name} hardly reaches the output: {LEVEL_STEP:g} more changes {deaf[name]:.2g} of it"
+        remedy = "Look at the unit of the noise level where it is embedded: log-SNR, from -15 to 15, not thousandths."
+        return [Finding("FAIL", "inputs", text, remedy, evidence)]
     if training[weak] < limits.faint:
-        remedy = f"Look at the scale of {weak} where it enters the net."
-        return [Finding("warn", "inputs", f"{weak} hardly reaches the output: {training[weak]:.2g} of it", remedy,
-                         evidence)]  # fmt: skip
+        text = f"{weak} hardly reaches the output: {training[weak]:.2g} of it"
+        return [Finding("warn", "inputs", text, f"Look at the scale of {weak} where it enters the net.", evidence)]
     return [Finding("ok", "inputs", text, "", evidence)]
 
 
