@@ -1,9 +1,10 @@
 """`drape doctor`: what is wrong, and what to do about it."""
 
 import json
+import os
 import shlex
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -11,9 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from drape.cli._options import AsJson, Device
-from drape.cli._output import check_folder
 from drape.cli.command import at_least, call
-from drape.errors import ConfigError
+from drape.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
     from drape.doctor.patient import Patient
@@ -63,7 +63,7 @@ def _doctor(
     if target is None:
         raise ConfigError("nothing to examine is named. Name a preset or a run: 'drape doctor mini-64 --data DIR'.")
     if html is not None:
-        check_folder(html.absolute().parent)
+        _check_page(html)
     from drape.doctor.examine import examine
     from drape.doctor.finding import worst
     from drape.doctor.thresholds import Thresholds
@@ -73,17 +73,18 @@ def _doctor(
     if overfit is not None:
         thresholds = replace(thresholds, overfit_samples=overfit)
     patient = _patient(target, data, set_ or [], device, thresholds)
+    if overfit is not None:
+        _check_people(patient, overfit)
     stages = _stages(patient, overfit is not None)
     with _saying(as_json) as (on_check, on_finding):
         found = examine(patient, stages, name=target, go_on=go_on, on_check=on_check, on_finding=on_finding)
+    print(json.dumps(found.to_dict(), indent=1) if as_json else "\n".join(["", *found.verdict.lines()]), flush=True)
     if html is not None:
         from drape.doctor.page import write_page
 
         write_page(html, found, patient)
-    if as_json:
-        print(json.dumps(found.to_dict(), indent=1))
-    else:
-        print("\n".join(["", *found.verdict.lines(), *([str(html)] if html is not None else [])]))
+        if not as_json:
+            print(html)
     return 2 if worst(found.findings) == "FAIL" else 0
 
 
@@ -91,8 +92,8 @@ def _patient(target: str, data: Path | None, settings: list[str], device: str, t
     """Whom TARGET names.  Raises ConfigError for a preset without data, and for settings of a run."""
     from drape.config import override, read_config
     from drape.doctor.patient import patient_of
-    from drape.doctor.records import open_run
-    from drape.presets import preset
+    from drape.doctor.records import holds_run, open_run
+    from drape.presets import PRESETS, preset
 
     path = Path(target)
     if path.suffix == ".json" or not path.exists():
@@ -101,9 +102,55 @@ def _patient(target: str, data: Path | None, settings: list[str], device: str, t
             raise ConfigError("--data is missing. Name the folder of pairs that the net is to learn from.")
         recipe = shlex.join([target, *(word for setting in settings for word in ("--set", setting))])
         return patient_of(override(config, settings), data, device=device, thresholds=thresholds, recipe=recipe)
+    if path.is_dir() and target in PRESETS and not holds_run(path):
+        raise ConfigError(_not_the_preset(path))
     if settings:
         raise ConfigError(f"{target} has settings of its own. Leave --set out, or examine its preset.")
     return open_run(path, data, device=device, thresholds=thresholds)
+
+
+def _not_the_preset(path: Path) -> str:
+    """What to say of a folder called like a preset that holds no run."""
+    return (
+        f"the folder {path} was taken for the run to examine, not the preset of that name, but it holds no run. Rename "
+        "it, or run the command in another folder, to examine the preset."
+    )
+
+
+def _check_page(path: Path) -> None:
+    """Raises DataError where no page can be written; what is made to find that out is taken away again."""
+    if path.is_dir():
+        raise DataError(f"--html {path} is a folder, expected the page to write. Use --html {path / 'doctor.html'}.")
+    folder = path.absolute().parent
+    missing = [each for each in (folder, *folder.parents) if not each.exists()]
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        writable = os.access(folder, os.W_OK | os.X_OK)
+    except OSError as error:
+        raise DataError(
+            f"--html: the folder {folder} cannot be made ({error.strerror}). Name a page in another folder."
+        ) from error
+    finally:
+        with suppress(OSError):
+            for each in missing:
+                each.rmdir()
+    if not writable:
+        raise DataError(f"--html: the folder {folder} may not be written to. Name a page in another folder.")
+
+
+def _check_people(patient: "Patient", count: int) -> None:
+    """Raises DataError for fewer different people than are to be learned by heart."""
+    from drape.doctor.crossing import CANDIDATES, different
+
+    found = len(different(patient.source, count))
+    if found >= count:
+        return
+    most = "" if found < CANDIDATES else f", and looks at {CANDIDATES} pairs at most"
+    less = f"Use --overfit {found}" if found >= 2 else "Give at least two"
+    raise DataError(
+        f"--overfit {count}: {patient.root} has {found} people with a cloth to paint to train on{most}, expected "
+        f"{count}. {less}, or give more pairs."
+    )
 
 
 def _stages(patient: "Patient", overfit: bool) -> list[tuple[Any, ...]]:

@@ -77,8 +77,9 @@ def _range_problem(shown: Shown, name: str, found: dict[str, float], scale: "Sca
         return Problem("FAIL", f"{name} is one flat colour ({found['mean']:.2f}) in every sample", f"Connect {name}.")
     if scale is not None:
         off = scale.problem(limits.contrast_ratio, limits.brightness_shift, limits.contrast_unlike)
-        if off:
-            return cut_out(shown, name) or Problem("FAIL", f"{span}: {off}", SIGNED)
+        cut = cut_out(shown, name)
+        if cut or off:
+            return cut or Problem("FAIL", f"{span}: {off}", SIGNED)
     elif found["min"] >= 0:
         return Problem("FAIL", f"{span} and none below 0, expected -1 to 1", SIGNED)
     if name == "person" and not limits.std_least <= found["std"] <= limits.std_most:
