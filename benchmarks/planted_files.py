@@ -12,12 +12,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageFilter
 
 from drape.data.parse_labels import NECK, PALETTE, UPPER
 
 MIRRORED = (0, 1, 5, 6, 7, 2, 3, 4, 8, 12, 13, 14, 9, 10, 11, 16, 15, 18, 17, 22, 23, 24, 19, 20, 21)
 """BODY_25 index of the same joint in a mirrored picture."""
+COCO_OF_BODY25 = (0, 1, 2, 3, 4, 5, 6, 7, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18)
 CIHP_TO_ATR = (0, 1, 2, 0, 3, 4, 7, 4, 0, 6, 11, 17, 5, 11, 14, 15, 12, 13, 9, 10)
 ALL_PARTS = ("image", "cloth", "image-parse-v3", "agnostic-v3.2", "openpose_json")
 
@@ -392,6 +393,45 @@ def mirrored_pair(copy: Copy, name: str) -> set[str]:
     return set()
 
 
+def few_clothes(copy: Copy, name: str) -> None:
+    """One cloth, and its mask, for everybody."""
+    people = copy.people()
+    _permute(copy, people, [name] * len(people))
+
+
+def coco_in_25(joints: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """COCO's 18 rows, and seven empty ones."""
+    del size
+    return np.concatenate([joints[list(COCO_OF_BODY25)], np.zeros((7, 3))])
+
+
+def body_25_in_18(copy: Copy, name: str) -> set[str]:
+    """BODY_25's first 18 rows: readers take 18 rows for COCO's."""
+    copy.write_joints(name, copy.joints(name)[:18])
+    return set()
+
+
+def wider(mask: np.ndarray) -> np.ndarray:
+    """A mask larger by 4 pixels all around."""
+    return np.asarray(Image.fromarray(mask).filter(ImageFilter.MaxFilter(9)))
+
+
+def mirrored_cloth(copy: Copy, name: str) -> set[str]:
+    """The cloth of the set that is least its own mirror image, and its mask, mirrored: most clothes are symmetric."""
+    del name
+    victim = max(copy.people(), key=lambda each: _lopsided(copy, each))
+    for folder in ("cloth", "cloth-mask"):
+        copy.write(folder, victim, copy.read(folder, victim)[:, ::-1].copy())
+    return {victim}
+
+
+def _lopsided(copy: Copy, name: str) -> float:
+    """Mean difference of hue between a cloth and its mirror image, levels."""
+    pixels = copy.read("cloth", name).astype(float)
+    hue = pixels - pixels.mean(axis=2, keepdims=True)
+    return float(np.abs(hue - hue[:, ::-1]).mean())
+
+
 def _unlike(copy: Copy, name: str) -> str:
     """Of the next eight people the one whose cloth has the most different mean colour."""
     own = _colour(copy, name)
@@ -551,4 +591,21 @@ def _cloth_is_person(copy: Copy, name: str) -> set[str]:
     return set()
 
 
-FAULTS: tuple[Fault, ...] = (*FILES, *MODES, *PARSES, *MASKS, *AGNOSTICS, *POSES, *PAIRS)
+MADE_WRONG = (
+    Fault("inverted picture", picture("image", lambda pixels: 255 - pixels), ("inverted picture",)),
+    Fault("ATR set", everybody(lambda copy, name: picture("image-parse-v3", _relabelled(CIHP_TO_ATR))(copy, name)),
+          ("label set",)),
+    Fault("parse one too high", picture("image-parse-v3", lambda p: np.where(p > 0, p + 1, 0).astype(np.uint8)),
+          ("label ids",)),
+    Fault("parse one too low", picture("image-parse-v3", lambda p: np.where(p > 0, p - 1, 0).astype(np.uint8)),
+          ("label ids",)),
+    Fault("parse counted from one", picture("image-parse-v3", lambda parse: parse + np.uint8(1)), ("label ids",)),
+    Fault("agnostic mask larger by 4 pixels", picture("agnostic-mask", wider), ("wide mask",)),
+    Fault("pose in COCO's order in 25 rows", pose(coco_in_25), ("joint order",)),
+    Fault("pose in COCO's order in 25 rows, all", everybody(lambda copy, name: pose(coco_in_25)(copy, name)),
+          ("joint order of the set", "joint order")),
+    Fault("pose in BODY_25's order in 18 rows", body_25_in_18, ("joint order",)),
+    Fault("one cloth for everybody", few_clothes, ("few clothes",), ("duplicate cloth", "shuffled pairs")),
+    Fault("cloth mirrored alone, with its mask", mirrored_cloth, ("missed flip",)),
+)  # fmt: skip
+FAULTS: tuple[Fault, ...] = (*FILES, *MODES, *PARSES, *MASKS, *AGNOSTICS, *POSES, *PAIRS, *MADE_WRONG)

@@ -9,11 +9,12 @@ from PIL import Image
 
 from drape.survey import lookup, measures
 from drape.survey.colours import Colours, find_mismatches
-from drape.survey.cross import cross
+from drape.survey.cross import cross, find_few_clothes, find_joint_orders
 from drape.survey.duplicates import find_duplicates, find_shared_ids
-from drape.survey.facts import PairFacts
+from drape.survey.facts import PairFacts, Problem
 from drape.survey.hashes import dhash, phash, pixel_hash
 from drape.survey.limits import Limits
+from drape.survey.report import KindOfProblem, widespread
 from drape.survey.statistics import statistics_of
 
 SIZE = (128, 96)
@@ -232,6 +233,39 @@ def test_people_with_blue_skin_in_most_pictures_are_a_problem_of_the_set(tmp_pat
     assert kinds == ["channel order of the set"]
     facts[:6] = [replace(each, numbers={"skin warmth": 40.0}) for each in facts[:6]]
     assert cross(tmp_path, facts).problems == []
+
+
+def test_a_set_with_few_clothes_is_an_error_and_a_few_who_share_one_are_not(tmp_path: Path) -> None:
+    facts = people(tmp_path, 12)
+    cloth = facts[0].hashes["cloth.pixels"]
+    shared = [replace(each, hashes=each.hashes | {"cloth.pixels": cloth}) for each in facts]
+    assert find_few_clothes(shared[:4] + facts[4:]) == [] == find_few_clothes(shared[:6])
+    (found,) = find_few_clothes(shared)
+    assert (found.kind, found.severity, found.ids) == ("few clothes", "error", ())
+    assert "12 people of train have 1 different picture of clothes" in found.message
+    assert find_few_clothes([replace(each, split="test") for each in shared]) == []
+
+
+def test_poses_in_another_order_are_a_problem_of_the_set_where_most_are() -> None:
+    wrong = Problem(kind="joint order", severity="error", message="", remedy="", split="train")
+    facts = [
+        PairFacts(
+            split="train", person_id=f"p{i}", cloth_id=f"p{i}", files={"joints": "j"}, problems=(wrong,) * (i < 3)
+        )
+        for i in range(6)
+    ]
+    assert find_joint_orders(facts) == []
+    (found,) = find_joint_orders(facts[:5])
+    assert (found.kind, found.severity) == ("joint order of the set", "error") and "3 of 5 poses" in found.message
+
+
+def test_what_nearly_all_pairs_have_is_said_to_be_of_the_set() -> None:
+    def told(count: int) -> str:
+        names = tuple(f"p{i}" for i in range(count))
+        problem = Problem(kind="leak", severity="error", message="", remedy="", split="train", ids=names)
+        return widespread(KindOfProblem("leak", (problem,)), {"train": 10, "test": 10})
+
+    assert [told(8), told(9)[:20], told(10)[:13]] == ["", "nearly all of train:", "all of train:"]
 
 
 def test_statistics_of_nothing_are_empty_tables() -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageFilter
 
 from drape.data.parse_labels import NECK, PALETTE, UPPER
 from drape.errors import ConfigError, DataError
@@ -217,6 +217,12 @@ FAULTS: dict[str, tuple[Callable[[Path], object], str]] = {
     "pose of a smaller picture": (lambda root: write_joints(root, joints_of(root) / [2, 2, 1]), "pose range"),
     "pose of a larger picture": (lambda root: write_joints(root, joints_of(root) * [8, 8, 1]), "pose range"),
     "x and y exchanged": (lambda root: write_joints(root, joints_of(root)[:, [1, 0, 2]]), "pose range"),
+    "COCO's order in 25 rows": (lambda root: write_joints(root, coco_order(joints_of(root), 25)), "joint order"),
+    "BODY_25's order in 18 rows": (lambda root: write_joints(root, joints_of(root)[:18]), "joint order"),
+    "ids one too high": (relabelled(lambda parse: np.where(parse > 0, parse + 1, 0).astype(np.uint8)), "label ids"),
+    "ids one too low": (relabelled(lambda parse: np.where(parse > 0, parse - 1, 0).astype(np.uint8)), "label ids"),
+    "a negative": (lambda root: rewrite(root, "image", lambda rgb: 255 - rgb), "inverted picture"),
+    "a mask with a rim": (lambda root: rewrite(root, "agnostic-mask", _wider), "wide mask"),
     "no person": (write_joints, "no pose"),
     "two people": (lambda root: write_joints(root, joints_of(root), joints_of(root) * [1, 1, 0.5]), "several people"),
     "hardly a joint": (lambda root: write_joints(root, joints_of(root) * (np.arange(25) < 2)[:, None]), "few joints"),
@@ -246,6 +252,15 @@ def _resized(parse: np.ndarray) -> np.ndarray:
     return np.asarray(small.resize((48, 64), Image.Resampling.BILINEAR))
 
 
+def coco_order(joints: np.ndarray, rows: int) -> np.ndarray:
+    """COCO's 18 rows of BODY_25's, filled up with empty ones."""
+    return np.concatenate([joints[:8], joints[9:19], np.zeros((rows - 18, 3))])
+
+
+def _wider(mask: np.ndarray) -> Image.Image:
+    return Image.fromarray(mask).filter(ImageFilter.MaxFilter(9))
+
+
 def _black(root: Path, agnostic: np.ndarray) -> np.ndarray:
     return np.where(pixels(root, "agnostic-mask") >= 128, 0, agnostic).astype(np.uint8)
 
@@ -262,6 +277,47 @@ def test_a_fault_of_a_pair_is_named(people: Path, name: str) -> None:
     found = problems_of(people)
     assert kind in {each.kind for each in found}, [f"{each.kind}: {each.message}" for each in found]
     assert all(each.ids == (VICTIM,) and each.message and each.remedy for each in found)
+
+
+NOT_BLAMED = ("a negative", "COCO's order in 25 rows", "ids one too high", "ids one too low", "a mask with a rim")
+
+
+@pytest.mark.parametrize("name", NOT_BLAMED)
+def test_what_only_follows_from_a_named_fault_is_not_named_too(people: Path, name: str) -> None:
+    plant, kind = FAULTS[name]
+    plant(people)
+    assert [each.kind for each in problems_of(people)] == [kind]
+
+
+def test_joints_in_18_rows_of_coco_are_sound(people: Path) -> None:
+    write_joints(people, coco_order(joints_of(people), 18))
+    assert problems_of(people) == []
+
+
+def test_a_cloth_mirrored_against_its_warp_is_named(people: Path) -> None:
+    stripes = np.zeros((64, 48, 3), np.uint8)
+    stripes[:] = (200, 40, 40)
+    stripes[:, 24:] = (40, 60, 200)
+    with np.load(path_of(people, "warp")) as archive:
+        known = ~np.isnan(archive["warp"]).any(axis=2)
+    rows, columns = np.mgrid[:64, :48]
+    itself = np.stack([(columns + 0.5) / 48, (rows + 0.5) / 64], axis=2)
+    warp_as(lambda warp: np.where(known[..., None], itself, np.nan).astype(np.float16))(people)
+    rewrite(people, "image", lambda rgb: np.where(known[..., None], stripes, rgb))
+    Image.fromarray(stripes).save(path_of(people, "cloth"), quality=98, subsampling=0)
+    assert "missed flip" not in {each.kind for each in problems_of(people) if "cloth/" in each.paths[0]}
+    rewrite(people, "cloth", mirrored)
+    found = [each for each in problems_of(people) if each.kind == "missed flip"]
+    assert any(each.paths[0].startswith("train/cloth/") for each in found)
+
+
+def test_a_set_in_atr_is_told_and_nothing_is_said_of_its_other_files(people: Path) -> None:
+    for record in records(people):
+        path = path_of(people, "image-parse-v3", record.person_id)
+        with Image.open(path) as image:
+            ids = CIHP_TO_ATR[np.array(image)]
+        Image.fromarray(ids).save(path)
+    assert {each.kind for each in survey(people, splits=["train"]).problems} == {"label set"}
 
 
 def test_a_sound_set_has_no_problem(clean: Path) -> None:
@@ -434,6 +490,10 @@ def test_limits_are_overridden_by_name() -> None:
         override(Limits(), ["leeking=1"])
     with pytest.raises(ConfigError, match="no number"):
         override(Limits(), ["leaking=much"])
+    assert override(Limits(), ["cold_skin=-20"]).cold_skin == -20
+    for text in ("nan", "inf", "-0.1"):
+        with pytest.raises(ConfigError, match=f"--limit leaking is {text}, expected a finite number"):
+            override(Limits(), [f"leaking={text}"])
 
 
 @pytest.fixture(scope="module")

@@ -60,6 +60,8 @@ class Limits:
     warp_covers: float = 0.2  # least share of the cloth that a warp explains; sound 0.6 and more
     warp_inside: float = 0.95  # least share of a warp that lies on the cloth; sound 1.000
     warp_colours: float = 25.0  # distance of the warped cloth's hue from the person's; sound below 14
+    cloth_mirrored: float = 0.8  # of that distance left when the cloth is mirrored; sound 0.90 and more
+    cloth_as_worn: float = 10.0  # distance up to which the mirrored cloth is the one that is worn; sound 4 to 13
     counterfactual_outside: float = 0.12  # share of pixels unlike the picture around the cloth; sound below 0.05
     counterfactual_inside: float = 0.02  # least share of pixels of the cloth that changed; sound 0.7 and more
     # the set as a whole

@@ -18,6 +18,7 @@ from drape.survey.pair_labels import check_labels
 from drape.survey.pair_masks import background_distance, check_leak, check_masks
 from drape.survey.pair_pictures import check_pictures
 from drape.survey.pair_pose import check_pose
+from drape.survey.pair_shift import check_shift
 from drape.survey.pair_sides import check_sides
 
 Rgb = UInt8[ndarray, "h w 3"]
@@ -27,10 +28,11 @@ Mask = Bool[ndarray, "h w"]
 def examine(record: Record, limits: Limits) -> PairFacts:
     """All checks of one pair.  Never raises for what is in its files."""
     look = Look(record, limits)
+    pose = check_pose(look)
+    check_shift(look, pose)
     check_labels(look)
     check_pictures(look)
     check_masks(look)
-    pose = check_pose(look)
     check_agreement(look, pose)
     check_sides(look, pose)
     check_leak(look)

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 
+import cv2
 import numpy as np
 from jaxtyping import Bool, Float, UInt8
 from numpy import ndarray
@@ -34,10 +35,15 @@ def check_agreement(look: Look, pose: Pose | None) -> None:
     if pose is not None:
         with_pose = (_pose_and_parse, _pose_and_skeleton, _pose_and_densepose)
         edges += [edge for compare in with_pose if (edge := compare(look, pose)) is not None]
-    look.blamed = blame(edges)
+    look.blamed = [each for each in blame(edges) if not (is_other_set(look) and each.against == ("parse",))]
     for each in look.blamed:
         if each.kind != "joints" or pose is None or not explain(look, pose):
             _report(look, each)
+
+
+def is_other_set(look: Look) -> bool:
+    """Whether the parse speaks other labels than it should: what is made of it then says little of other files."""
+    return any(each.kind == "label set" for each in look.problems)
 
 
 def _report(look: Look, found: Blame) -> None:
@@ -130,12 +136,34 @@ def _agnostic_and_mask(look: Look) -> Edge | None:
         beyond = float(painted[outside].mean()) if outside.any() else 0.0
         look.measure("gray beyond mask", beyond)
     is_fine = gray >= 1 - look.limits.mask_off_gray and beyond <= look.limits.mask_off_gray
+    if not is_fine and _is_only_wider(mask, painted, measures.is_gray(agnostic)):
+        look.report(
+            "wide mask",
+            "is larger than the gray of the agnostic picture by a thin rim, in which the person shows",
+            "Use the mask that the agnostic picture was painted with, or make both again; drape does so itself with "
+            "data.mask=computed.",
+            of=("shipped_mask", "shipped_agnostic"),
+            severity="warning",
+        )
+        return Edge("shipped_agnostic", "shipped_mask", "ok", 1.0)
 
     def is_mirrored() -> bool:
         turned = measures.is_gray_inside(agnostic, _mirror(mask)) or 0.0
         return turned >= look.limits.gray_inside and measures.overlap(painted, _mirror(mask)) > 0.8
 
     return _judged("shipped_agnostic", "shipped_mask", is_fine=is_fine, is_mirrored=is_mirrored)
+
+
+def _is_only_wider(mask: Mask, painted: Mask, gray: Mask) -> bool:
+    """Whether a mask covers all that is painted, and but for a thin rim nothing that is not gray."""
+    height = len(mask)
+    reach = max(min(6, height // 12), height // 64)
+    core = cv2.morphologyEx(painted.astype(np.uint8), cv2.MORPH_OPEN, np.ones((3, 3), np.uint8)) > 0
+    if not core.any() or float(mask[core].mean()) < 0.99:
+        return False
+    filled = core | (gray & mask)  # gray clothes are the same when painted over
+    reached = cv2.dilate(filled.astype(np.uint8), np.ones((2 * reach + 1, 2 * reach + 1), np.uint8)) > 0
+    return bool((mask & ~reached).sum() <= 0.01 * mask.sum())
 
 
 def _mask_and_parse(look: Look) -> Edge | None:
@@ -187,7 +215,7 @@ def _parse_and_densepose(look: Look) -> Edge | None:
     parse = look.small(parse, labels=True)
     if parse.shape != parts.shape:
         return None
-    with_faces = not look.record.dresscode
+    with_faces = not (look.record.dresscode or is_other_set(look))
     agree = look.measure("densepose agrees", measures.parts_agree(parts, parse, with_faces=with_faces))
     if agree is None:
         return None

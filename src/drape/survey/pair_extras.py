@@ -69,8 +69,21 @@ def _check_warped_colours(look: Look, warp: Warp, known: Mask) -> None:
     points = warp[known]
     columns = np.clip((points[:, 0] * width).astype(int), 0, width - 1)
     rows = np.clip((points[:, 1] * height).astype(int), 0, height - 1)
-    apart = np.abs(measures.lab_of(cloth[rows, columns]) - measures.lab_of(person[known]))[:, 1:].mean()
-    if (look.measure("warped colours", float(apart)) or 0.0) > look.limits.warp_colours:
+    worn = measures.lab_of(person[known])
+    apart, turned = (
+        float(np.abs(measures.lab_of(cloth[rows, each]) - worn)[:, 1:].mean())
+        for each in (columns, width - 1 - columns)
+    )
+    look.measure("warped colours mirrored", turned)
+    if turned < look.limits.cloth_mirrored * apart and turned < look.limits.cloth_as_worn:
+        look.report(
+            "missed flip",
+            "is mirrored against its warp: the person wears it the other way round",
+            "Mirror it back, and its mask, or mirror everything.",
+            of=("cloth", "warp"),
+        )
+        return
+    if (look.measure("warped colours", apart) or 0.0) > look.limits.warp_colours:
         look.report(
             "warp colours",
             f"leads to other colours than the person wears: {apart:.0f} CIELAB units apart",

@@ -2,6 +2,8 @@
 
 import cv2
 import numpy as np
+from jaxtyping import UInt8
+from numpy import ndarray
 
 from drape.data.parse_labels import NUM_LABELS, PALETTE
 from drape.survey import measures
@@ -9,7 +11,10 @@ from drape.survey.layout import KINDS
 from drape.survey.look import MODES, Look
 from drape.survey.opening import Picture
 
+Rgb = UInt8[ndarray, "h w 3"]
+
 PHOTOS = ("person", "cloth", "counterfactual", "worn_cloth")
+INVERT = "Invert it: 255 less each level (and all pictures that were written the same way)."
 PHOTO_REMEDY = "Restore the picture, or take the pair out of the list."
 
 
@@ -104,13 +109,31 @@ def _check_colours(look: Look) -> None:
     if parse is None or parse.shape != rgb.shape[:2]:
         return
     warm = look.measure("skin warmth", measures.skin_is_warm(rgb, parse))
-    if warm is not None and warm < look.limits.cold_skin:
+    if warm is not None and warm < look.limits.cold_skin and _is_inverted(look, rgb):
+        look.report(
+            "inverted picture", "is a negative: 255 less its levels fit the agnostic picture", INVERT, of=("person",)
+        )
+        look.unusable.add("person")
+    elif warm is not None and warm < look.limits.cold_skin:
         look.report(
             "channel order",
             f"shows blue skin: red less blue is {warm:.0f} of 255 there, as in a picture saved as BGR",
             "Exchange red and blue (and in all pictures that were written the same way).",
             of=("person",),
         )
+
+
+def _is_inverted(look: Look, rgb: Rgb) -> bool:
+    """Whether the agnostic picture is that of the negative, and not of the picture with red and blue exchanged."""
+    agnostic = look.rgb("shipped_agnostic")
+    if agnostic is None or agnostic.shape != rgb.shape:
+        return False
+    outside = measures.shrunk(~measures.is_gray(agnostic))
+    if not outside.any():
+        return False
+    tried = (255 - rgb, np.ascontiguousarray(rgb[..., ::-1]), rgb)
+    apart = [float(measures.differs(agnostic, each)[outside].mean()) for each in tried]
+    return apart[0] <= 0.1 and apart[0] < 0.5 * min(apart[1:])
 
 
 def _check_cloth_is_no_person(look: Look) -> None:

@@ -16,6 +16,8 @@ Pose = Float[ndarray, "18 3"]
 COCO_OF_BODY25 = (0, 1, 2, 3, 4, 5, 6, 7, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18)
 UPPER_JOINTS, LOWER_JOINTS = (0, 1, 2, 3, 5, 6), (8, 9, 10, 11, 12, 13)
 """COCO-18 nose, neck, shoulders and elbows; hips, knees and ankles."""
+EYE_AT_NOSE, OFF_MIDDLE, AT_MIDDLE = 0.8, 0.4, 0.1
+"""Distances of an eye from the nose in heads (nose to neck), of row 8 from the middle of 9 and 12 in torsos."""
 OPENPOSE = "Run OpenPose on the picture again, or take the pair out of the list."
 SCALES = (1.5, 2.0, 3.0, 4.0, 6.0, 8.0, 12.0, 16.0)
 """How much smaller the picture was that OpenPose may have been run on."""
@@ -64,7 +66,34 @@ def _people(look: Look, kind: str, document: dict[str, Any]) -> list[Joints]:
             of=(kind,),
         )
         return []
+    if any(wrong := [_other_order(values, columns) for values, columns in rows]):
+        remedy = "Write the joints again, in the order that the number of rows says, or run OpenPose again."
+        look.report("joint order", next(filter(None, wrong)), remedy, of=(kind,))
+        return []
     return found
+
+
+def _other_order(values: Any, columns: int) -> str:
+    """What is found where the rows are of the other skeleton; "" where they are not, or nobody can tell.
+
+    BODY_25 has the middle of the hips in row 8, between rows 9 and 12, and a left ankle in row 14; COCO has the right
+    hip and the right eye there, and nothing after row 17.
+    """
+    rows = np.asarray(values, dtype=np.float64).reshape(-1, columns)[:, :3]
+    points, seen = rows[:, :2], rows[:, 2] > 0
+    nose, neck, middle, one, other, eye = 0, 1, 8, 9, 12, 14
+    torso = float(np.linalg.norm(points[middle] - points[neck])) if seen[[neck, middle]].all() else 0.0
+    head = float(np.linalg.norm(points[nose] - points[neck])) if seen[[nose, neck]].all() else 0.0
+    with_hips = bool(seen[[one, other]].all()) and torso > 0
+    away = float(np.linalg.norm(points[middle] - points[[one, other]].mean(axis=0))) / torso if with_hips else None
+    with_eye = bool(seen[eye]) and head > 0
+    at_nose = with_eye and float(np.linalg.norm(points[eye] - points[nose])) < EYE_AT_NOSE * head
+    if len(rows) == 25 and not seen[18:].any():
+        if at_nose or (away is not None and away > OFF_MIDDLE):
+            return "has COCO's 18 joints in 25 rows, expected BODY_25's: row 8 is a hip, not the middle of both"
+    elif len(rows) == 18 and columns == 3 and not at_nose and away is not None and away < AT_MIDDLE:
+        return "has BODY_25's joints in 18 rows, expected COCO's: row 8 is the middle of the hips, not the right one"
+    return ""
 
 
 def _numbers_of(person: Any) -> tuple[Any, int]:

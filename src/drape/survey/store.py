@@ -63,7 +63,8 @@ def code_digest() -> str:
 
 EXAMINATION = (
     "blame", "facts", "hashes", "label_sets", "limits", "look", "measures", "opening", "pair", "pair_agree",
-    "pair_extras", "pair_labels", "pair_masks", "pair_pictures", "pair_pose", "pair_sides",
+    "pair_extras", "pair_labels", "pair_masks", "pair_pictures", "pair_pose", "pair_shift",
+    "pair_sides",
 )  # fmt: skip
 """Modules of survey that decide what the facts of a pair are."""
 

@@ -19,6 +19,8 @@ from drape.survey.wanted import Wanted
 
 Stage = Callable[[str], Callable[[int, int], None] | None]
 """Called with the name of what begins; gives the function to call with (done, all)."""
+OF_COLOURS = ("channel order", "warp colours", "missed flip")
+"""What a cloth that is somebody else's looks like."""
 LEAST_PARSES = 8
 """Parses without a neck from which on they are taken for LIP's."""
 
@@ -57,7 +59,7 @@ def look_at(
         *_surplus(found, asked),
         *_odd_sizes(scanned.facts, wanted),
         *_without_necks(scanned.facts, layout),
-        *(problem for facts in scanned.facts for problem in facts.problems),
+        *_of_pairs(scanned.facts, crossed.problems),
         *crossed.problems,
     ]
     return Survey(
@@ -70,6 +72,17 @@ def look_at(
         seconds=time.monotonic() - started,
         looked_at=scanned.looked_at,
     )
+
+
+def _of_pairs(facts: Sequence[PairFacts], of_set: Sequence[Problem]) -> list[Problem]:
+    """Problems of single pairs, but for what only follows from a split where nearly all clothes are wrong."""
+    without = {problem.split for problem in of_set if problem.kind == "few clothes"}
+    return [
+        problem
+        for each in facts
+        for problem in each.problems
+        if not (each.split in without and problem.kind in OF_COLOURS and each.files.get("cloth") in problem.paths)
+    ]
 
 
 def _joints_size(layout: str) -> tuple[int, int] | None:
