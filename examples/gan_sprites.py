@@ -23,7 +23,6 @@ from dataclasses import asdict, dataclass
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
-from zlib import crc32
 
 import sprites
 import torch
@@ -225,11 +224,7 @@ class Gan:
 
     def load(self, path: Path) -> None:
         """Go on where `save` was called.  Raises CheckpointError for a damaged file, or one of another run."""
-        try:
-            settings, run, averages, state = torch.load(path, map_location=self.device, weights_only=True)
-        except Exception as error:  # torch promises no type
-            found = f"{path} cannot be read ({type(error).__name__})"
-            raise CheckpointError(f"{found}. Delete it to begin again.") from error
+        settings, run, averages, state = sprites.load_checkpoint(path, self.device)
         others = [f"{key}={settings[key]}" for key, value in asdict(self.settings).items() if settings[key] != value]
         if others:
             raise CheckpointError(f"{path} is of a run with {', '.join(others)}. Repeat that, or choose another --out.")
@@ -250,7 +245,7 @@ class Gan:
 def main(
     data: Annotated[Path, typer.Option(help="Folder of pictures, all of one square size.")],
     out: Annotated[Path | None, typer.Option(help="Folder for the runs; all in it are compared.")] = None,
-    quick: Annotated[bool, typer.Option("--quick", help="Minutes, and no more than a first idea.")] = False,
+    quick: Annotated[bool, typer.Option("--quick", help="At most a minute or two: a first idea.")] = False,
     loss: Annotated[Loss, typer.Option(help="How D compares real and made pictures.")] = Loss.relativistic,
     penalty: Annotated[float, typer.Option(min=0, help="Weight of R1 and R2; 0 is without.")] = 0.1,
     augmented: Annotated[bool, typer.Option("--augment/--no-augment", help="Whether D's pictures are.")] = True,
@@ -264,17 +259,21 @@ def main(
 ) -> None:
     """Train a GAN on a folder of sprites, with the parts that make it work switched on or off."""
     out = out or Path("build/learn/gan_sprites_quick" if quick else "build/learn/gan_sprites")
+    if quick:
+        size, steps, batch, width = min(size, 32), min(steps or 400, 400), min(batch, 16), min(width, 24)
     pictures = sprites.read_sprites(data, size)
     settings = Settings(
-        loss=loss.value, penalty=penalty, augment=augmented, size=size, steps=steps or (400 if quick else 2000),
-        batch=batch, width=width, lr=lr, seed=seed, pictures=f"{crc32(pictures.numpy().tobytes()):08x}",
+        loss=loss.value, penalty=penalty, augment=augmented, size=size, steps=steps or 2000,
+        batch=batch, width=width, lr=lr, seed=seed, pictures=sprites.checksum(pictures),
     )  # fmt: skip
     results = sprites.read_results(out / "results.json", asdict(settings), FREE)
     checkpoint = out / settings.name / "checkpoint.pt"
     gan = Gan(settings, pick_device(device))
     if checkpoint.is_file():
         gan.load(checkpoint)
-    judge = sprites.train_judge(*sprites.split(pictures, seed), 150 if quick else 500, seed, gan.device)
+    judge = sprites.train_judge(
+        *sprites.split(pictures, seed), 150 if quick else 500, seed, gan.device, out / "judge.pt"
+    )
 
     def report() -> None:
         print(in_words(gan.history[-1]), flush=True)

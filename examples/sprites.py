@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
+from zlib import crc32
 
 import numpy as np
 import torch
@@ -31,7 +32,7 @@ from drape.devices import autocast, hardware, pick_device
 from drape.errors import CheckpointError, ConfigError, DataError
 from drape.plotting import STYLE
 from drape.plotting_axes import COLOURS
-from drape.storage import write_json
+from drape.storage import write_atomic, write_json
 from drape.training.randomness import seed_of
 
 EXAMPLES = """
@@ -103,7 +104,7 @@ def frechet(a: Features, b: Features) -> float:
 
 
 def coverage(a: Features, b: Features) -> float:
-    """Share of b that has one of a nearer than its own fifth neighbour in b.  [Naeem et al. 2020, eq. 9]"""
+    """Share of b that has one of a nearer than its own fifth neighbour in b.  [Naeem et al. 2020]"""
     reach = np.sort(cdist(b, b))[:, NEIGHBOURS]  # column 0 is the picture itself
     return float((cdist(b, a).min(1) <= reach).mean())
 
@@ -162,8 +163,12 @@ class Judge:
         return self.train[cdist(self.features(x), self.real).argmin(1)]
 
 
-def train_judge(train: Pictures, held_out: Pictures, steps: int, seed: int, device: torch.device) -> Judge:
-    """A judge whose net knows the training pictures apart; it never sees the held-out ones, nor a made one."""
+def train_judge(train: Pictures, held_out: Pictures, steps: int, seed: int, device: torch.device, path: Path) -> Judge:
+    """A judge whose net knows the training pictures apart; it never sees the held-out ones, nor a made one.
+
+    path   where the net is kept, for the next run with the same pictures
+    """
+    made_with = {"steps": steps, "seed": seed, "pictures": checksum(train)}
     torch.manual_seed(seed_of(seed, "judge"))
     layers: list[nn.Module] = []
     channels = 3
@@ -173,6 +178,9 @@ def train_judge(train: Pictures, held_out: Pictures, steps: int, seed: int, devi
         channels = wider
     net = nn.Sequential(*layers, nn.Flatten(), nn.Linear(16 * channels, FEATURES), nn.Linear(FEATURES, len(train)))
     net.to(device, memory_format=torch.channels_last)
+    if path.is_file() and (kept := load_checkpoint(path, device))["made_with"] == made_with:
+        net.load_state_dict(kept["net"])
+        return Judge(net=net, device=device, train=train, held_out=held_out)
     adam = torch.optim.Adam(net.parameters(), 1e-3)
     with bar("judge") as progress:
         for step in range(steps):
@@ -185,7 +193,22 @@ def train_judge(train: Pictures, held_out: Pictures, steps: int, seed: int, devi
             loss.backward()
             adam.step()
             progress(step + 1, steps)
+    write_atomic(path, lambda part: torch.save({"made_with": made_with, "net": net.state_dict()}, part))
     return Judge(net=net, device=device, train=train, held_out=held_out)
+
+
+def checksum(pictures: Pictures) -> str:
+    """Eight characters that say whether two sets of pictures are the same."""
+    return f"{crc32(pictures.contiguous().numpy().tobytes()):08x}"
+
+
+def load_checkpoint(path: Path, device: torch.device) -> Any:
+    """What torch.save wrote.  Raises CheckpointError if it cannot be read."""
+    try:
+        return torch.load(path, map_location=device, weights_only=True)
+    except Exception as error:  # torch promises no type
+        found = f"{path} cannot be read ({type(error).__name__})"
+        raise CheckpointError(f"{found}. Delete it to begin again.") from error
 
 
 def save_sheet(x: Pictures, columns: int, path: Path) -> None:
@@ -205,7 +228,7 @@ def save_curves(folder: Path) -> None:
     results = json.loads((folder / "results.json").read_text(encoding="utf-8"))
     runs = results["runs"]
     with rc_context(STYLE):
-        figure = Figure(figsize=(8, 3 + 1.35 * len(runs)), layout="constrained", dpi=100)
+        figure = Figure(figsize=(8, 3 + 1.35 * len(runs)), layout="constrained", dpi=140)
         grid = figure.add_gridspec(1 + len(runs), 2, height_ratios=[3] + [1.35] * len(runs))
         distance, memory = figure.add_subplot(grid[0, 0]), figure.add_subplot(grid[0, 1])
         for row, (colour, (name, run)) in enumerate(zip(COLOURS, runs.items(), strict=False), start=1):
@@ -254,7 +277,7 @@ def main(
     where = pick_device(device)
     train, held_out = split(read_sprites(data, size), seed)
     save_sheet(train, 16, out / "sheet.png")
-    judge = train_judge(train, held_out, 150 if quick else 500, seed, where)
+    judge = train_judge(train, held_out, 150 if quick else 500, seed, where, out / "judge.pt")
     write_json(out / "results.json", {"held_out": judge.floor, "hardware": hardware(where)})
     print(f"held out: {in_words(judge.floor)}")
     print(f"{len(train)} pictures to train on, {len(held_out)} held out: {out / 'sheet.png'}")
