@@ -208,11 +208,11 @@ class Gan:
 
     @torch.no_grad()
     def evaluate(self, judge: Judge) -> dict[str, float]:
-        """The judge's numbers, and `by_heart`: where D puts real pictures it never saw, from 0 (as those it is trained
-        on) to 1 (as made ones)."""
+        """The judge's numbers, and `by_heart`: how often D scores a picture it learns from above a real one it never
+        saw.  0.5 is chance; 1 means that it knows every one by heart."""
+        seen, unseen = (self.score(x.to(self.device)) for x in (judge.train, judge.held_out))
+        by_heart = (seen[:, None] > unseen).float().mean().item()
         made = self.samples(4 * len(judge.held_out))
-        real, unseen, fake = (self.score(x.to(self.device)).mean().item() for x in (judge.train, judge.held_out, made))
-        by_heart = (real - unseen) / max(real - fake, 1e-3)
         return {"images": self.step * self.settings.batch, **judge.measure(made), "by_heart": by_heart}
 
     def save(self, path: Path) -> None:

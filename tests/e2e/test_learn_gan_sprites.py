@@ -4,7 +4,7 @@ import json
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 
 import numpy as np
 import pytest
@@ -196,6 +196,19 @@ def test_copies_of_one_picture_count_as_one_and_cover_little(sprites: ModuleType
     assert sprites.coverage(collapsed, real) < 0.5
     assert sprites.coverage(real[:30], real) > 0.8
     assert sprites.nearest(collapsed, real) == 0
+
+
+def test_a_critic_that_scores_at_random_knows_nothing_by_heart(gan: ModuleType, sprites: ModuleType) -> None:
+    settings = gan.Settings(
+        loss="hinge", penalty=0, augment=False, size=16, steps=20, batch=4, width=8, lr=1e-3, seed=0, pictures=""
+    )
+    each = gan.Gan(settings, torch.device("cpu"))
+    each.score = lambda x: x[:, 0, 0, 0]
+    x = torch.rand(200, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+    judge = SimpleNamespace(train=x[:150], held_out=x[150:], measure=lambda _: {})
+    assert each.evaluate(judge)["by_heart"] == pytest.approx(0.5, abs=0.1)
+    judge.train = x[:150] + 1
+    assert each.evaluate(judge)["by_heart"] == 1
 
 
 @pytest.mark.slow
