@@ -138,7 +138,11 @@ class Critic(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(b, 3, size, size) to (b,)"""
-        return self.out(self.body(x).flatten(1))[:, 0]
+        x = self.body(x).flatten(1).float()
+        with torch.autocast(
+            x.device.type, enabled=False
+        ):  # of two scores the difference counts: bf16 would round it away
+            return self.out(x)[:, 0]
 
 
 class Gan:
@@ -196,7 +200,7 @@ class Gan:
 
     def score(self, x: Pictures) -> Tensor:
         with autocast("bf16", self.device):
-            return self.d(x).float()
+            return self.d(x)
 
     @torch.no_grad()
     def samples(self, count: int) -> Pictures:
@@ -253,7 +257,7 @@ def main(
     steps: Annotated[int | None, typer.Option(callback=at_least(EVALUATIONS), help="Updates of each net.")] = None,
     batch: Annotated[int, typer.Option(min=2, help="Pictures in an update.")] = 16,
     width: Annotated[int, typer.Option(min=8, help="Channels at the finest level.")] = 48,
-    lr: Annotated[float, typer.Option(min=0, help="Learning rate of both nets.")] = 1e-3,
+    lr: Annotated[float, typer.Option(min=0, help="Learning rate of both nets.")] = 5e-4,
     seed: Annotated[int, typer.Option(help="Of everything random.")] = 0,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
 ) -> None:
