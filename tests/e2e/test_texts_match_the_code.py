@@ -12,7 +12,7 @@ from drape.cli.main import COMMANDS, main
 
 ROOT = Path(__file__).resolve().parents[2]
 TEXTS = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")] + sorted(
-    (ROOT / "docs").glob("*.md")
+    (ROOT / "docs").rglob("*.md")
 )
 MAKE_TARGETS = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), flags=re.MULTILINE))
 
@@ -88,7 +88,7 @@ def files_of_tree(tree: str) -> set[str]:
 
 
 def test_the_file_tree_of_the_readme_is_the_file_tree() -> None:
-    command = ["git", "ls-files", "src", "tools", "benchmarks"]
+    command = ["git", "ls-files", "src", "tools", "benchmarks", "examples"]
     tracked = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     if tracked.returncode != 0:
         pytest.skip("not a git checkout")

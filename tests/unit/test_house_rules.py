@@ -9,9 +9,11 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 SOURCES = sorted((ROOT / "src" / "drape").rglob("*.py"))
 TEXT_SUFFIXES = ("", ".lock", ".md", ".py", ".toml", ".yml")
-FOLDERS = ("", "src/**/", "tests/**/", "tools/**/", "docs/**/", "benchmarks/**/", ".github/**/", ".ci/")
+FOLDERS = ("", "src/**/", "tests/**/", "tools/**/", "docs/**/", "benchmarks/**/", "examples/", ".github/**/", ".ci/")
 TEXTS = sorted({path for folder in FOLDERS for path in ROOT.glob(folder + "*") if path.suffix in TEXT_SUFFIXES})
+EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
 MAX_FILE_LINES = 400
+MAX_EXAMPLE_LINES = 300  # read in one sitting
 MAX_FUNCTION_LINES = 50
 MAX_LOOP_LINES = 80  # the training loop, the one function that reads better in one piece
 
@@ -29,6 +31,11 @@ def test_no_source_file_is_longer_than_a_reader_can_hold() -> None:
     assert {name: lines for name, lines in lengths.items() if lines > MAX_FILE_LINES} == {}
 
 
+def test_no_example_is_longer_than_one_sitting() -> None:
+    lengths = {relative(path): len(path.read_text(encoding="utf-8").splitlines()) for path in EXAMPLES}
+    assert lengths and {name: lines for name, lines in lengths.items() if lines > MAX_EXAMPLE_LINES} == {}
+
+
 def test_no_function_is_longer_than_a_screen() -> None:
     def code_lines(function: ast.FunctionDef) -> int:
         has_docstring = ast.get_docstring(function) is not None and len(function.body) > 1
@@ -37,7 +44,7 @@ def test_no_function_is_longer_than_a_screen() -> None:
 
     long = {
         f"{relative(path)}:{function.lineno} {function.name}": code_lines(function)
-        for path in SOURCES
+        for path in (*SOURCES, *EXAMPLES)
         for function in functions(path)
         if code_lines(function) > (MAX_LOOP_LINES if path.name == "loop.py" else MAX_FUNCTION_LINES)
     }
