@@ -139,9 +139,7 @@ class Critic(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(b, 3, size, size) to (b,)"""
         x = self.body(x).flatten(1).float()
-        with torch.autocast(
-            x.device.type, enabled=False
-        ):  # of two scores the difference counts: bf16 would round it away
+        with torch.autocast(x.device.type, enabled=False):  # their differences count: bf16 would round them away
             return self.out(x)[:, 0]
 
 
