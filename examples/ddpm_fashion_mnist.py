@@ -272,18 +272,19 @@ def main(
     batch: Annotated[int, typer.Option(min=1, help="Pictures a step.")] = BATCH,
     channels: Annotated[int, typer.Option(min=32, help="Width of the net at 14x14; twice that at 7x7.")] = CHANNELS,
     precision: Annotated[Precision, typer.Option(help="Arithmetic of the net.")] = "bf16",
-    quick: Annotated[bool, typer.Option("--quick", help="A quarter of the training, a smaller judge.")] = False,
+    quick: Annotated[bool, typer.Option("--quick", help="A sixth of the training, a smaller judge.")] = False,
     seed: Annotated[int, typer.Option(help="Same seed, same numbers.")] = 0,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
 ) -> None:
     """Train one variant, and draw ten samples of every class."""
-    setting = Setting(images // 4 if quick else images, batch, channels, seed, precision, pick_device(device))
+    setting = Setting(images // 6 if quick else images, batch, channels, seed, precision, pick_device(device))
     train_set, test_set = fashion.load(data)
     judge = fashion.train_judge(train_set, out / "judge.pt", setting.device, seed, quick)
     net = train(variant, train_set, setting, out / f"{variant}.pt")
     labels = torch.arange(len(CLASSES)).repeat(10)
     samples = sample(net, Row(variant, guidance=guidance * VARIANTS[variant].labelled), labels, setting)
-    fashion.draw_grid(out / f"{variant}.png", samples.reshape(10, len(CLASSES), SIZE, SIZE), columns=CLASSES)
+    names = CLASSES if VARIANTS[variant].labelled else ()
+    fashion.draw_grid(out / f"{variant}.png", samples.reshape(10, NO_CLASS, SIZE, SIZE), names)
     found = {"judge, real test set": fashion.share(fashion.judged(judge, test_set.images)[1] == test_set.labels)}
     if VARIANTS[variant].labelled:
         found["agreement"] = fashion.share(fashion.judged(judge, samples)[1] == labels)

@@ -258,10 +258,12 @@ def draw_grid(
     from matplotlib.figure import Figure
 
     down, across, height, width = (pictures := F.pad(pictures, (1, 1, 1, 1), value=-1.0)).shape
-    figure = Figure((0.7 * across + bool(rows), 0.7 * down + 0.3 * bool(columns)), dpi=110, layout="constrained")
+    figure = Figure((0.7 * across + 1.3 * bool(rows), 0.7 * down + 0.3 * bool(columns)), dpi=100, layout="constrained")
     axes = figure.add_subplot(frame_on=False)
     axes.imshow(-pictures.transpose(1, 2).flatten(0, 1).flatten(1).numpy(), cmap="gray", vmin=-1, vmax=1)
     axes.set_xticks([width * (i + 0.5) for i in range(len(columns))], columns)
     axes.set_yticks([height * (i + 0.5) for i in range(len(rows))], rows)
     axes.tick_params(length=0, labeltop=True, labelbottom=False, labelsize=9)
-    write_atomic(path, lambda part: figure.savefig(part, format="png"))
+    write_atomic(
+        path, lambda part: figure.savefig(part, format="png", bbox_inches="tight", pil_kwargs={"optimize": True})
+    )
