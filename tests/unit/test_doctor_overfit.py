@@ -25,6 +25,7 @@ from drape.doctor.short_training import Short, train_short
 from drape.doctor.stand_ins import engine_for, silent
 from drape.doctor.thresholds import Thresholds
 from drape.errors import DataError
+from drape.mannequin.dataset import Recipe, write_dataset
 from drape.nets.attention import CrossAttention
 from drape.nets.embeddings import NoiseLevel
 from drape.presets import tiny
@@ -68,6 +69,21 @@ def patient_with(root: Path, *settings: str, limits: Thresholds = LIMITS) -> Pat
 @pytest.fixture
 def patient(root: Path) -> Patient:
     return patient_with(root)
+
+
+@pytest.fixture(scope="module")
+def mannequins(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("overfit") / "people"
+    write_dataset(out, Recipe(people=12, test=0, seed=5, size=(32, 24), textures=None, worn=False))
+    return out
+
+
+@pytest.fixture
+def learner(mannequins: Path) -> Patient:
+    """`tiny` itself, with as many steps as four people take: a minute."""
+    limits = replace(Thresholds(), overfit_samples=4, overfit_steps=1000)
+    config = override(tiny(), ['data.settings=["paired"]'])
+    return patient_of(config, mannequins, device="cpu", thresholds=limits)
 
 
 def crossed(patient: Patient, count: int = 4) -> Crossing:
@@ -396,8 +412,8 @@ def test_a_sound_net_drives_the_loss_of_one_batch_to_nothing(patient: Patient) -
 
 
 @pytest.mark.slow
-def test_a_sound_net_knows_its_people_and_draws_them_in_the_right_cloth(patient: Patient) -> None:
-    finding = only(check_overfit_fresh(patient))
+def test_a_sound_net_knows_its_people_and_draws_them_in_the_right_cloth(learner: Patient) -> None:
+    finding = only(check_overfit_fresh(learner))
     assert finding.status == "ok", finding.line()
     assert finding.evidence["right"] == 1.0
 
@@ -439,9 +455,9 @@ def clothes_shuffled(plant: Any, patch: pytest.MonkeyPatch) -> None:
     ids=lambda value: getattr(value, "__name__", ""),
 )
 def test_a_wiring_fault_is_named(
-    patient: Patient, plant: Any, monkeypatch: pytest.MonkeyPatch, fault: Any, words: str
+    learner: Patient, plant: Any, monkeypatch: pytest.MonkeyPatch, fault: Any, words: str
 ) -> None:
     fault(plant, monkeypatch)
-    finding = only(check_overfit_fresh(patient))
+    finding = only(check_overfit_fresh(learner))
     assert finding.status == "FAIL", finding.line()
     assert re.search(words, finding.found), finding.line()
