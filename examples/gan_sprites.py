@@ -292,4 +292,4 @@ def main(
 
 
 if __name__ == "__main__":
-    sys.exit(script(main, EXAMPLES))
+    sys.exit(script(main, EXAMPLES, resumes=True))

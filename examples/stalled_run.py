@@ -123,4 +123,4 @@ def leak_people(root: Path, names: list[str], tested: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(script(main, EXAMPLES))
+    sys.exit(script(main, EXAMPLES, resumes=True))

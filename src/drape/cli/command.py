@@ -14,9 +14,11 @@ from drape.errors import ConfigError, DrapeError
 
 USAGE_ERROR: Any = typer.BadParameter.__mro__[1]  # click's UsageError, which typer does not export
 INTERRUPTED = 130
+GOES_ON, NOTHING = "the same command goes on from here", "nothing was changed"
+"""What an interruption leaves."""
 
 
-def politely(run: Callable[[], int], name: str, left: str = "nothing was changed") -> int:
+def politely(run: Callable[[], int], name: str, left: str = NOTHING) -> int:
     """The exit code of `run`: its own; 2 and one line on stderr for what a user can fix; 130 if interrupted.
 
     left   what an interruption leaves, in the words of the message
@@ -34,10 +36,11 @@ def politely(run: Callable[[], int], name: str, left: str = "nothing was changed
         return 0
 
 
-def script(function: Callable[..., int | None], examples: str) -> int:
+def script(function: Callable[..., int | None], examples: str, *, resumes: bool = False) -> int:
     """Run the typer function of a file in `examples/` on the command line, with the manners of `drape` itself."""
     path = Path(sys.argv[0])
-    return politely(lambda: call(function, sys.argv[1:], f"python examples/{path.name}", examples), path.stem)
+    left = GOES_ON if resumes else NOTHING
+    return politely(lambda: call(function, sys.argv[1:], f"python examples/{path.name}", examples), path.stem, left)
 
 
 def call(function: Callable[..., int | None], argv: list[str], program: str, examples: str) -> int:

@@ -5,7 +5,7 @@ import sys
 from types import ModuleType
 
 from drape import __version__
-from drape.cli.command import politely
+from drape.cli.command import GOES_ON, NOTHING, politely
 from drape.errors import DrapeError, did_you_mean
 
 COMMANDS: dict[str, tuple[str, str]] = {
@@ -34,7 +34,7 @@ def main(argv: list[str] | None = None) -> int:
     if arguments[0] == "--version":
         print(f"drape {__version__}")
         return 0
-    left = "the same command goes on from here" if arguments[0] in RESUMES else "nothing was changed"
+    left = GOES_ON if arguments[0] in RESUMES else NOTHING
     return politely(lambda: _load(arguments[0]).run(arguments[1:]), "drape", left)
 
 
