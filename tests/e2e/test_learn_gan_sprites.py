@@ -145,7 +145,7 @@ def test_a_folder_that_is_not_sprites_is_one_line(
 def test_a_size_that_cannot_be_doubled_up_to_is_one_line(
     run: Run, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert run("--data", folder, "--out", tmp_path, "--size", 40, "--quick") == 2
+    assert run("--data", folder, "--out", tmp_path, "--size", 40) == 2
     assert "expected one of 16, 32, 64, 128" in capsys.readouterr().err
 
 

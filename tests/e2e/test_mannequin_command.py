@@ -55,7 +55,7 @@ def test_a_failed_self_check_exits_2_with_one_line(tmp_path: Path, capsys: pytes
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGINT for another process")
 def test_interrupting_leaves_a_folder_that_the_same_command_finishes(tmp_path: Path) -> None:
     out = tmp_path / "set"
-    command = [sys.executable, "-m", "drape", "mannequin", str(out), "--people", "400", "--size", "64x48"]
+    command = [sys.executable, "-m", "drape", "mannequin", str(out), "--people", "4000", "--size", "64x48"]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 120
     while not list((out / "train" / "image").glob("*_00.jpg")) and time.monotonic() < deadline:
@@ -66,7 +66,7 @@ def test_interrupting_leaves_a_folder_that_the_same_command_finishes(tmp_path: P
     assert "Traceback" not in errors
     finished = {path.name for path in (out / "train" / "image").glob("*_00.jpg")}
     named = [line.split() for line in (out / "train_pairs.txt").read_text().splitlines()]
-    assert 0 < len(finished) < 400
+    assert 0 < len(finished) < 4000
     assert {person for person, _ in named} == finished
     for person, cloth in (line.split() for line in (out / "train_unpaired_pairs.txt").read_text().splitlines()):
         assert person in finished and cloth in finished
