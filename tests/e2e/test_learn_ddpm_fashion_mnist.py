@@ -285,6 +285,7 @@ def test_a_checkpoint_of_other_settings_or_a_damaged_one_is_refused(
         ddpm.train("v", data, small(ddpm), tmp_path / "v.pt")
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_files_and_another_seed_others(
     ddpm: ModuleType, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -84,6 +84,7 @@ def test_the_attention_map_is_the_one_that_the_net_uses(chapter: ModuleType) -> 
     torch.testing.assert_close(net.look(x, cloth, None).flatten(2).transpose(1, 2), by_hand, atol=1e-4, rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_the_same_command_prints_the_same_numbers(
     chapter: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

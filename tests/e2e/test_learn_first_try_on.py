@@ -36,6 +36,7 @@ def tiny(people: Path, out: Path, *more: str) -> tuple[str, ...]:
     return "--quick", "--images", "32", "--data", str(people), "--out", str(out), *more
 
 
+@pytest.mark.slow
 def test_both_nets_run_through_the_same_loop_and_stand_in_one_figure(
     chapter: ModuleType,
     people: Path,

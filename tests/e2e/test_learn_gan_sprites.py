@@ -74,6 +74,7 @@ def history(out: Path, name: str = "relativistic-penalty-0.1-augmented") -> list
     return json.loads((out / "results.json").read_text())["runs"][name]["history"]
 
 
+@pytest.mark.slow
 def test_runs_with_different_switches_are_compared_in_one_folder(run: Run, folder: Path, tmp_path: Path) -> None:
     assert run("--data", folder, "--out", tmp_path, *TINY) == 0
     assert run("--data", folder, "--out", tmp_path, *TINY, "--no-augment", "--loss", "hinge", "--penalty", 0) == 0
@@ -87,6 +88,7 @@ def test_runs_with_different_switches_are_compared_in_one_folder(run: Run, folde
         assert Image.open(tmp_path / name / "neighbours.png").size == (16 * 32, 2 * 32)
 
 
+@pytest.mark.slow
 def test_a_run_that_is_stopped_goes_on_to_the_same_numbers(
     run: Run, gan: ModuleType, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],

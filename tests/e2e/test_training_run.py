@@ -118,6 +118,7 @@ def test_a_budget_ends_in_time_with_the_learning_rate_decayed(
     assert rates[-1] < 0.5 * max(rates)
 
 
+@pytest.mark.slow
 def test_a_budget_that_start_up_eats_is_an_error_and_a_longer_one_goes_on(
     people: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
