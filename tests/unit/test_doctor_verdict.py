@@ -83,7 +83,7 @@ def test_every_verdict_ends_with_a_command_that_exists(name) -> None:
     }
     for target in ("v", "eps"):
         found = judge(examples[name], patient(target))
-        words = shlex.split(found.command.partition("   (")[0])
+        words = shlex.split(found.command.partition("   #")[0])
         assert found.name == name
         assert words[0] == "drape" and words[1] in COMMANDS
         assert found.reason.count(".") >= 2

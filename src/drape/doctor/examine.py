@@ -124,7 +124,7 @@ def _run(check: Check, patient: Patient) -> list[Finding]:
         raise
     except DrapeError as error:
         found, _, remedy = str(error).partition(". ")
-        return [Finding("FAIL", name_of(check), found, remedy or "Mend that first.", {"refused": type(error).__name__})]
+        return [Finding("FAIL", name_of(check), found, remedy or "Mend that first.", {"refused": str(error)})]
     except Exception as error:  # what is examined may be anybody's code: that it fails is a finding
         return [_crash(check, error)]
 

@@ -80,14 +80,15 @@ def judge(findings: Sequence[Finding], patient: Patient) -> Verdict:
     if not any(finding.tier == "C" for finding in findings):
         return _ready(findings, patient)
     by_name = {finding.name: finding for finding in findings}
-    early = [finding for finding in findings if finding.status == "warn" and means(finding) == "UNDERTRAINED"]
+    unsure = ("UNDERTRAINED", "CONDITION IGNORED")  # what a young net has not learned, and may yet learn
+    early = [finding for finding in findings if finding.status == "warn" and means(finding) in unsure]
     if early:
         return _of("UNDERTRAINED", early, patient)
     improving = by_name.get("improving")
     if improving is not None and improving.evidence.get("trend") == "flat":
         return _of("TRUE PLATEAU", [improving], patient)
     chief = [by_name[name] for name in ("improving", "cloth gap", "yardsticks") if name in by_name]
-    return _of("HEALTHY", chief, patient)
+    return _of("HEALTHY", chief or findings[:1], patient)
 
 
 def _ready(findings: Sequence[Finding], patient: Patient) -> Verdict:
@@ -128,14 +129,14 @@ def _command(name: Name, patient: Patient) -> str:
     run, run_v, run_2 = (shlex.quote(folder + end) for end in ("", "-v", "-2"))
     match name:
         case "BROKEN":
-            return f"{_again(patient)}   (after the remedy of the first FAIL)"
+            return f"{_again(patient)}   # after the remedy of the first FAIL"
         case "CONDITION IGNORED" if patient.config.diffusion.target == "eps":
             return f"{_train(patient, run_v)} --set diffusion.target=v --set diffusion.weighting=clipped-snr"
         case "CONDITION IGNORED":
             return f"{_train(patient, run_2)} --init {run} --set diffusion.mask_weight=4 --set noise_aug.train_max=0"
         case "OVERFIT":
             data = shlex.quote(str(patient.root))
-            return f"drape data check {data}   (then train on more pairs, from {run}/best.safetensors)"
+            return f"drape data check {data}   # then train on more pairs, from {run}/best.safetensors"
         case "UNDERTRAINED":
             return f"{_train(patient, run_2)} --init {run} --images {2 * max(patient.images_seen, 1000)}"
         case "TRUE PLATEAU":
