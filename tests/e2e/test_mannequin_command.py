@@ -56,7 +56,10 @@ def test_a_failed_self_check_exits_2_with_one_line(tmp_path: Path, capsys: pytes
 def test_interrupting_leaves_a_folder_that_the_same_command_finishes(tmp_path: Path) -> None:
     out = tmp_path / "set"
     command = [sys.executable, "-m", "drape", "mannequin", str(out), "--people", "4000", "--size", "64x48"]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a job in the background inherits it ignored
+    )  # fmt: skip
     deadline = time.monotonic() + 120
     while not list((out / "train" / "image").glob("*_00.jpg")) and time.monotonic() < deadline:
         time.sleep(0.05)
