@@ -50,23 +50,20 @@ def told(findings: list[Finding]) -> str:
     return f"{finding.name}: {finding.found}"
 
 
-def test_a_healthy_net_passes_every_check(root) -> None:
-    passes(root)
+HEALTHY = {
+    "tiny": ("tiny", ()),
+    **{name: ("tiny", settings) for name, settings in SETTINGS.items()},
+    **{name: (name, ()) for name in ("mini-64", "small-128", "base-128")},
+}
+"""A preset, and what is set besides."""
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("settings", SETTINGS.values(), ids=SETTINGS)
-def test_healthy_nets_of_other_settings_pass_too(root, settings) -> None:
-    passes(root, *settings)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("name", ["mini-64", "small-128", "base-128"])
-def test_healthy_nets_of_other_sizes_pass_too(root, name) -> None:
-    passes(root, name=name)
-
-
-def passes(root: Path, *settings: str, name: str = "tiny") -> None:
+@pytest.mark.parametrize(
+    ("name", "settings"),
+    [pytest.param(*each, marks=() if case == "tiny" else pytest.mark.slow) for case, each in HEALTHY.items()],
+    ids=HEALTHY,
+)
+def test_a_healthy_net_passes_every_check(root, name, settings) -> None:
     before = torch.random.get_rng_state()
     found = [finding for check in arithmetic.CHECKS for finding in check(patient_with(root, *settings, name=name))]
     assert {finding.status for finding in found} == {"ok"}, [finding.line() for finding in found]

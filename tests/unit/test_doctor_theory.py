@@ -71,17 +71,12 @@ def draws_with(**changes):
     return drawn
 
 
-def test_a_healthy_run_passes_every_check_of_noise(root) -> None:
-    passes(root)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("settings", SETTINGS.values(), ids=SETTINGS)
-def test_healthy_runs_of_other_settings_pass_too(root, settings) -> None:
-    passes(root, *settings)
-
-
-def passes(root: Path, *settings: str) -> None:
+@pytest.mark.parametrize(
+    "settings",
+    [(), *(pytest.param(each, marks=pytest.mark.slow) for each in SETTINGS.values())],
+    ids=["tiny", *SETTINGS],
+)
+def test_a_healthy_run_passes_every_check_of_noise(root, settings) -> None:
     before = torch.random.get_rng_state()
     patient = patient_with(root, *settings)
     found = [finding for check in theory.CHECKS for finding in check(patient)]

@@ -87,17 +87,12 @@ def rarely(*cases: object) -> list[Any]:
     return [pytest.param(*(case if isinstance(case, tuple) else (case,)), marks=pytest.mark.slow) for case in cases]
 
 
-def test_a_healthy_run_passes_every_check_of_wiring(root) -> None:
-    passes(root)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("settings", SETTINGS.values(), ids=SETTINGS)
-def test_healthy_runs_of_other_settings_pass_too(root, settings) -> None:
-    passes(root, *settings)
-
-
-def passes(root: Path, *settings: str) -> None:
+@pytest.mark.parametrize(
+    "settings",
+    [(), *(pytest.param(each, marks=pytest.mark.slow) for each in SETTINGS.values())],
+    ids=["tiny", *SETTINGS],
+)
+def test_a_healthy_run_passes_every_check_of_wiring(root, settings) -> None:
     before = torch.random.get_rng_state()
     patient = patient_with(root, *settings, steps=12)
     found = {finding.name: finding for check in wiring.CHECKS for finding in check(patient)}

@@ -24,12 +24,16 @@ LOG_SNR_LIMIT = 15.0  # alpha or sigma of 5.5e-4, a fourteenth of one 8-bit grey
 
 
 @runtime_checkable
-class Schedule(Protocol):
-    """A strictly decreasing map from t in [0, 1] to log_snr, its inverse, and how it spreads the levels."""
+class NoiseLevels(Protocol):
+    """A strictly decreasing map from t in [0, 1] to log_snr."""
 
     def log_snr(self, t: Levels) -> Levels:
         """The level at time t."""
         ...
+
+
+class Schedule(NoiseLevels, Protocol):
+    """Noise levels with their inverse, and how they are spread."""
 
     def t(self, log_snr: Levels) -> Levels:
         """The time of a level."""

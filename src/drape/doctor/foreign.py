@@ -150,7 +150,7 @@ def _judged(
 
 
 class _Table:
-    """The levels of a grid as a schedule, at the midpoints of its slices, which is all that yardsticks ask."""
+    """The noise levels of a grid, known at the midpoints of its slices, which is where yardsticks ask."""
 
     def __init__(self, grid: Grid) -> None:
         self.times = np.array(grid.t[: grid.levels])
@@ -158,12 +158,6 @@ class _Table:
 
     def log_snr(self, t: Tensor) -> Tensor:
         return torch.from_numpy(np.interp(t.numpy(), self.times, self.levels))
-
-    def t(self, log_snr: Tensor) -> Tensor:
-        return torch.from_numpy(np.interp(-log_snr.numpy(), -self.levels, self.times))
-
-    def density(self, log_snr: Tensor) -> Tensor:
-        raise NotImplementedError("yardsticks ask for no density")
 
 
 class _Pairs:

@@ -20,7 +20,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from drape.diffusion.schedule import Schedule, sigma
+from drape.diffusion.schedule import NoiseLevels, sigma
 from drape.shapes import Image
 
 QUARTERS = 4
@@ -73,7 +73,7 @@ class Yardsticks:
         return found
 
 
-def compute(images: Image, schedule: Schedule, levels: int) -> Yardsticks:
+def compute(images: Image, schedule: NoiseLevels, levels: int) -> Yardsticks:
     """The yardsticks of these images under this schedule; a few hundred images are enough, all of a small set.
 
     levels   how many values of t, at least 4: those of the validation, so that its numbers can be divided by these
