@@ -21,6 +21,8 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from enum import StrEnum
+from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from typing import Annotated
 
@@ -87,26 +89,29 @@ class Settings:
         return f"{self.loss}-penalty-{self.penalty:g}-{'augmented' if self.augment else 'plain'}"
 
 
+def channels_from_fine_to_coarse(size: int, width: int) -> list[int]:
+    """Of each level down to 4x4: twice as many where the side is half, so that levels cost about the same."""
+    return [min(width * 2**level, 4 * width) for level in range(int(math.log2(size // PATCH // 4)) + 1)]
+
+
 class Generator(nn.Module):
     """z to picture: a 4x4 start, doubled level by level.  drape's blocks: FiLM takes z, as pose and time in try-on."""
 
     def __init__(self, size: int, width: int) -> None:
         super().__init__()
-        levels = int(math.log2(size // PATCH // 4))
-        widths = [min(width * 2**level, 4 * width) for level in reversed(range(levels))]
+        widths = channels_from_fine_to_coarse(size, width)[::-1]
         self.embed = nn.Sequential(nn.Linear(Z_DIM, 2 * Z_DIM), nn.SiLU(), nn.Linear(2 * Z_DIM, Z_DIM))
         self.start = nn.Linear(Z_DIM, 16 * widths[0])
-        self.up = nn.ModuleList(Upsample(c, c2, "conv") for c, c2 in zip(widths[:1] + widths[:-1], widths, strict=True))
-        self.blocks = nn.ModuleList(
-            ResBlock(c, c, Z_DIM, norm="layer", film_at="mid", shortcut="identity") for c in widths
-        )
+        self.up = nn.ModuleList(Upsample(c, c2, "light") for c, c2 in pairwise(widths))
+        block = partial(ResBlock, embedding_dim=Z_DIM, norm="layer", film_at="mid", shortcut="identity")
+        self.blocks = nn.ModuleList(block(c, c) for c in widths)
         self.head = Head(widths[-1], PATCH, "layer")
 
     def forward(self, z: Tensor) -> Tensor:
         """(b, Z_DIM), standard normal, to (b, 3, size, size), about [-1, 1]."""
         w = self.embed(z)
         x = self.start(z).unflatten(1, (-1, 4, 4)).contiguous(memory_format=torch.channels_last)
-        for up, block in zip(self.up, self.blocks, strict=True):
+        for up, block in zip((nn.Identity(), *self.up), self.blocks, strict=True):
             x = block(up(x), w)
         return self.head(x)
 
@@ -128,10 +133,9 @@ class Critic(nn.Module):
 
     def __init__(self, size: int, width: int) -> None:
         super().__init__()
-        levels = int(math.log2(size // PATCH // 4))
-        widths = [min(width * 2**level, 4 * width) for level in range(levels)]
+        widths = channels_from_fine_to_coarse(size, width)
         layers: list[nn.Module] = [Stem(3, width, PATCH)]
-        for c, c2 in zip(widths, widths[1:] + widths[-1:], strict=True):
+        for c, c2 in pairwise(widths):
             layers += [CriticBlock(c), nn.AvgPool2d(2), nn.Conv2d(c, c2, 1)]
         self.body = nn.Sequential(*layers, CriticBlock(widths[-1]), nn.LeakyReLU(0.2))
         self.out = nn.Linear(16 * widths[-1], 1)
