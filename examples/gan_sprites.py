@@ -20,11 +20,10 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from enum import StrEnum
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import sprites
 import torch
@@ -37,7 +36,7 @@ from drape.cli._progress import bar
 from drape.cli.command import at_least, script
 from drape.devices import autocast, hardware, pick_device
 from drape.errors import CheckpointError
-from drape.nets.layers import Head, ResBlock, Stem, Upsample, zero_init
+from drape.nets.layers import Head, ResBlock, zero_init
 from drape.settings import EmaConfig
 from drape.storage import write_atomic, write_json
 from drape.training.ema import Ema
@@ -48,32 +47,24 @@ python examples/gan_sprites.py --data sprites --quick
 python examples/gan_sprites.py --data sprites --no-augment
 python examples/gan_sprites.py --data sprites --loss hinge --penalty 0
 """
+Loss = Literal["relativistic", "hinge", "classic"]
 Z_DIM, EVALUATIONS, WARMUP_STEPS = 128, 20, 100
-PATCH = 2  # pixels a side that the nets take as one, so that their finest level is at half the size
+twice_the_size = partial(F.interpolate, scale_factor=2.0, mode="bilinear", align_corners=False)
 FREE = ("loss", "penalty", "augment", "steps")  # what runs in one figure may differ in
 
-
-class Loss(StrEnum):
-    """How the critic's scores of real and made pictures become losses."""
-
-    relativistic = "relativistic"
-    hinge = "hinge"
-    classic = "classic"
-
-
-LOSSES: dict[str, tuple[Callable[[Tensor, Tensor], Tensor], Callable[[Tensor, Tensor], Tensor]]] = {
+LOSSES: dict[Loss, tuple[Callable[[Tensor, Tensor], Tensor], Callable[[Tensor, Tensor], Tensor]]] = {
     "relativistic": (lambda real, made: F.softplus(made - real), lambda real, made: F.softplus(real - made)),
     "hinge": (lambda real, made: F.relu(1 - real) + F.relu(1 + made), lambda _, made: -made),
     "classic": (lambda real, made: F.softplus(-real) + F.softplus(made), lambda _, made: F.softplus(-made)),
 }
-"""(of D, of G) from scores of real and made pictures; `classic` is that of Goodfellow et al. 2014."""
+"""(of D, of G) from scores of real and made pictures; `classic`: Goodfellow et al. 2014."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
     """All that a run's numbers depend on; `width` is in channels at the finest level, `pictures` is a checksum."""
 
-    loss: str
+    loss: Loss
     penalty: float
     augment: bool
     size: int
@@ -91,29 +82,31 @@ class Settings:
 
 def channels_from_fine_to_coarse(size: int, width: int) -> list[int]:
     """Of each level down to 4x4: twice as many where the side is half, so that levels cost about the same."""
-    return [min(width * 2**level, 4 * width) for level in range(int(math.log2(size // PATCH // 4)) + 1)]
+    return [min(width * 2**level, 8 * width) for level in range(int(math.log2(size)) - 1)]
 
 
 class Generator(nn.Module):
-    """z to picture: a 4x4 start, doubled level by level.  drape's blocks: FiLM takes z, as pose and time in try-on."""
+    """z to picture: drape's blocks at 4x4, 8x8, ..., told z by FiLM; each level adds detail to the picture."""
 
     def __init__(self, size: int, width: int) -> None:
         super().__init__()
         widths = channels_from_fine_to_coarse(size, width)[::-1]
         self.embed = nn.Sequential(nn.Linear(Z_DIM, 2 * Z_DIM), nn.SiLU(), nn.Linear(2 * Z_DIM, Z_DIM))
         self.start = nn.Linear(Z_DIM, 16 * widths[0])
-        self.up = nn.ModuleList(Upsample(c, c2, "light") for c, c2 in pairwise(widths))
         block = partial(ResBlock, embedding_dim=Z_DIM, norm="layer", film_at="mid", shortcut="identity")
         self.blocks = nn.ModuleList(block(c, c) for c in widths)
-        self.head = Head(widths[-1], PATCH, "layer")
+        self.narrow = nn.ModuleList(nn.Conv2d(c, c2, 1) for c, c2 in pairwise(widths))
+        self.heads = nn.ModuleList(Head(c, 1, "layer") for c in widths)
 
     def forward(self, z: Tensor) -> Tensor:
         """(b, Z_DIM), standard normal, to (b, 3, size, size), about [-1, 1]."""
         w = self.embed(z)
-        x = self.start(z).unflatten(1, (-1, 4, 4)).contiguous(memory_format=torch.channels_last)
-        for up, block in zip((nn.Identity(), *self.up), self.blocks, strict=True):
-            x = block(up(x), w)
-        return self.head(x)
+        x = self.blocks[0](self.start(z).unflatten(1, (-1, 4, 4)).contiguous(memory_format=torch.channels_last), w)
+        picture = self.heads[0](x)
+        for narrow, block, head in zip(self.narrow, self.blocks[1:], self.heads[1:], strict=True):
+            x = block(twice_the_size(narrow(x)), w)
+            picture = twice_the_size(picture) + head(x)
+        return picture
 
 
 class CriticBlock(nn.Module):
@@ -129,16 +122,23 @@ class CriticBlock(nn.Module):
 
 
 class Critic(nn.Module):
-    """Picture to score, the generator in reverse: halved level by level down to 4x4."""
+    """Picture to score, the generator in reverse: halved level by level down to 4x4.
+
+    Weights start as large as keeps the spread of what passes through them [He et al. 2015].  From torch's own, smaller
+    start all scores are alike for hundreds of steps, and G learns from noise.
+    """
 
     def __init__(self, size: int, width: int) -> None:
         super().__init__()
         widths = channels_from_fine_to_coarse(size, width)
-        layers: list[nn.Module] = [Stem(3, width, PATCH)]
+        layers: list[nn.Module] = [nn.Conv2d(3, width, 3, padding=1)]
         for c, c2 in pairwise(widths):
             layers += [CriticBlock(c), nn.AvgPool2d(2), nn.Conv2d(c, c2, 1)]
         self.body = nn.Sequential(*layers, CriticBlock(widths[-1]), nn.LeakyReLU(0.2))
         self.out = nn.Linear(16 * widths[-1], 1)
+        for layer in self.modules():
+            if isinstance(layer, nn.Conv2d | nn.Linear) and layer.weight.any():  # the others shall start at zero
+                nn.init.kaiming_normal_(layer.weight, a=0.2)
 
     def forward(self, x: Tensor) -> Tensor:
         """(b, 3, size, size) to (b,)"""
@@ -156,7 +156,7 @@ class Gan:
         self.g = Generator(settings.size, settings.width).to(device, memory_format=torch.channels_last)
         self.d = Critic(settings.size, settings.width).to(device, memory_format=torch.channels_last)
         self.adams = [torch.optim.Adam(net.parameters(), settings.lr, betas=(0.0, 0.99)) for net in (self.g, self.d)]
-        self.ema = Ema(self.g, EmaConfig(lengths=(0.05,)))
+        self.ema = Ema(self.g, EmaConfig(lengths=(0.1,)))
         self.step, self.seconds = 0, 0.0
         self.history: list[dict[str, float]] = []
 
@@ -252,29 +252,29 @@ def main(
     data: Annotated[Path, typer.Option(help="Folder of pictures, all of one square size.")],
     out: Annotated[Path | None, typer.Option(help="Folder for the runs; all in it are compared.")] = None,
     quick: Annotated[bool, typer.Option("--quick", help="At most a minute or two: a first idea.")] = False,
-    loss: Annotated[Loss, typer.Option(help="How D compares real and made pictures.")] = Loss.relativistic,
+    loss: Annotated[Loss, typer.Option(help="How D compares real and made pictures.")] = "relativistic",
     penalty: Annotated[float, typer.Option(min=0, help="Weight of R1 and R2; 0 is without.")] = 0.1,
     augmented: Annotated[bool, typer.Option("--augment/--no-augment", help="Whether D's pictures are.")] = True,
     size: Annotated[int, typer.Option(help="Side in pixels that pictures are shrunk to.")] = 32,
     steps: Annotated[int | None, typer.Option(callback=at_least(EVALUATIONS), help="Updates of each net.")] = None,
     batch: Annotated[int, typer.Option(min=2, help="Pictures in an update.")] = 16,
-    width: Annotated[int, typer.Option(min=8, help="Channels at the finest level.")] = 48,
+    width: Annotated[int, typer.Option(min=8, help="Channels at the finest level.")] = 16,
     lr: Annotated[float, typer.Option(min=0, help="Learning rate of both nets.")] = 5e-4,
     seed: Annotated[int, typer.Option(help="Of everything random.")] = 0,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
 ) -> None:
     """Train a GAN on a folder of sprites, with the parts that make it work switched on or off."""
-    out = out or Path("build/learn/gan_sprites_quick" if quick else "build/learn/gan_sprites")
+    out = out or Path("build/learn") / ("gan_sprites_quick" if quick else "gan_sprites")
     if quick:
-        size, steps, batch, width = min(size, 32), min(steps or 400, 400), min(batch, 16), min(width, 24)
+        size, steps, batch, width = min(size, 32), min(steps or 400, 400), min(batch, 16), min(width, 16)
     pictures = sprites.read_sprites(data, size)
     settings = Settings(
-        loss=loss.value, penalty=penalty, augment=augmented, size=size, steps=steps or 2000,
+        loss=loss, penalty=penalty, augment=augmented, size=size, steps=steps or 2000,
         batch=batch, width=width, lr=lr, seed=seed, pictures=sprites.checksum(pictures),
     )  # fmt: skip
-    results = sprites.read_results(out / "results.json", asdict(settings), FREE)
-    checkpoint = out / settings.name / "checkpoint.pt"
-    gan = Gan(settings, pick_device(device))
+    others = partial(sprites.read_results, out / "results.json", asdict(settings), FREE)
+    others()  # refuses, before anything is trained, if the runs there would not compare
+    checkpoint, gan = out / settings.name / "checkpoint.pt", Gan(settings, pick_device(device))
     if checkpoint.is_file():
         gan.load(checkpoint)
     judge = sprites.train_judge(
@@ -287,8 +287,8 @@ def main(
         sprites.save_sheet(made, 16, checkpoint.with_name("samples.png"))
         sprites.save_sheet(torch.cat([made[:16], judge.nearest(made[:16])]), 16, checkpoint.with_name("neighbours.png"))
         run = {"settings": asdict(settings), "cpu_s": gan.seconds, "hardware": hardware(gan.device)}
-        runs = results["runs"] | {settings.name: run | {"history": gan.history}}
-        write_json(out / "results.json", {"held_out": judge.floor, "size": size, "runs": runs})
+        found = {"runs": others()["runs"] | {settings.name: run | {"history": gan.history}}}
+        write_json(out / "results.json", {"held_out": judge.floor, "size": size} | found)
 
     gan.train(judge, checkpoint, report)
     sprites.save_curves(out)
