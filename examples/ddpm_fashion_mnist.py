@@ -1,4 +1,4 @@
-"""Denoising diffusion on Fashion-MNIST: the paper first, then what was found since, one change at a time.
+"""Denoising diffusion on Fashion-MNIST: the paper first, then what was found since, step by step.
 
 A picture x0 is mixed with noise eps, and a net learns to say which noise, at every level of it:
 
@@ -8,7 +8,7 @@ A sampler starts at pure noise and asks the net again and again, each time at a 
 
 paper     eps is predicted, at a thousand levels from linear betas, all weighted alike  [Ho et al. 2020]
 v         v = alpha * eps - sigma * x0 is predicted, on the cosine schedule             [Salimans & Ho 2022]
-min-snr   ... and levels of little noise weigh less: min(SNR, 5) on x0                  [Hang et al. 2023]
+min-snr   ... and both ends weigh less, almost no noise and little else: min(SNR, 5) on x0  [Hang et al. 2023]
 classes   ... and the net is told the class, but for a tenth of the pictures, so that it can be guided: by the
           difference between what it says with the class and without                    [Ho & Salimans 2022]
 
@@ -54,9 +54,9 @@ EXAMPLES = """
 python examples/ddpm_fashion_mnist.py --quick
 python examples/ddpm_fashion_mnist.py --variant paper --data fashion-mnist
 """
-OUT = Path("build/learn/ddpm_fashion_mnist")
 IMAGES, BATCH, CHANNELS = 48_000, 32, 32
 Name = Literal["paper", "v", "min-snr", "classes"]
+Sampler = Literal["DDPM", "DDIM", "DPM-Solver++"]
 HO = log_snr_of_betas(ddpm_betas())  # the paper's thousand levels, least noise first
 NO_CLASS = len(CLASSES)
 
@@ -89,7 +89,7 @@ VARIANTS: dict[Name, Variant] = {
     "min-snr": Variant(target="v", schedule=COSINE, weighting=min_snr),
     "classes": Variant(target="v", schedule=COSINE, weighting=min_snr, labelled=True),
 }
-SAMPLERS: dict[str, Callable[..., Gray]] = {
+SAMPLERS: dict[Sampler, Callable[..., Gray]] = {
     "DDPM": ddpm,
     "DDIM": ddim,
     "DPM-Solver++": lambda denoise, x_T, rungs, randn_like: dpmpp_2m(denoise, x_T, rungs),
@@ -100,12 +100,13 @@ class Row(NamedTuple):
     """One way to make samples.  `guidance` 0 asks without a class, 1 with it, and more exaggerates the difference."""
 
     variant: Name
-    sampler: str = "DDIM"
+    sampler: Sampler = "DDIM"
     steps: int = 50
     guidance: float = 0.0
 
     def __str__(self) -> str:
-        return f"{self.variant}, {self.sampler} {self.steps}" + f", guidance {self.guidance:g}" * bool(self.guidance)
+        told = f", guidance {self.guidance:g}" if self.guidance else ""
+        return f"{self.variant}, {self.sampler} {self.steps}{told}"
 
 
 class UNet(nn.Module):
@@ -155,9 +156,7 @@ class Setting:
 
     def __post_init__(self) -> None:
         if self.channels % 16:
-            raise ConfigError(
-                f"--channels is {self.channels}, expected a multiple of 16, for heads of 32. Use 64, say."
-            )
+            raise ConfigError(f"--channels is {self.channels}, expected a multiple of 16 (heads of 32). Use 64, say.")
 
     @property
     def steps(self) -> int:
@@ -265,9 +264,11 @@ def sample(net: UNet, row: Row, labels: Labels, setting: Setting) -> Gray:
 
 def main(
     variant: Annotated[Name, typer.Option(help="What to train.")] = "classes",
-    guidance: Annotated[float, typer.Option(min=0, help="Of classes; 1: none. More: clearer, less diverse.")] = 2.0,
+    guidance: Annotated[float, typer.Option(min=1, help="Of classes; 1: none. More: clearer, less diverse.")] = 2.0,
+    sampler: Annotated[Sampler, typer.Option(help="How samples are drawn; the paper has DDPM.")] = "DDIM",
+    steps: Annotated[int, typer.Option(min=1, max=1000, help="Of the sampler; the paper has 1000.")] = 50,
     data: Annotated[Path | None, typer.Option(help="Folder of the four IDX files; without it: downloaded.")] = None,
-    out: Annotated[Path, typer.Option(help="Folder of checkpoints, pictures and numbers.")] = OUT,
+    out: Annotated[Path | None, typer.Option(help="Folder of checkpoints, pictures and numbers.")] = None,
     images: Annotated[int, typer.Option(min=1, help="Pictures trained on, repeats counted.")] = IMAGES,
     batch: Annotated[int, typer.Option(min=1, help="Pictures a step.")] = BATCH,
     channels: Annotated[int, typer.Option(min=32, help="Width of the net at 14x14; twice that at 7x7.")] = CHANNELS,
@@ -278,17 +279,17 @@ def main(
 ) -> None:
     """Train one variant, and draw ten samples of every class."""
     setting = Setting(images // 6 if quick else images, batch, channels, seed, precision, pick_device(device))
-    train_set, test_set = fashion.load(data)
+    (train_set, test_set), out = fashion.load(data), fashion.folder(out, quick)
     judge = fashion.train_judge(train_set, out / "judge.pt", setting.device, seed, quick)
     net = train(variant, train_set, setting, out / f"{variant}.pt")
-    labels = torch.arange(len(CLASSES)).repeat(10)
-    samples = sample(net, Row(variant, guidance=guidance * VARIANTS[variant].labelled), labels, setting)
-    names = CLASSES if VARIANTS[variant].labelled else ()
-    fashion.draw_grid(out / f"{variant}.png", samples.reshape(10, NO_CLASS, SIZE, SIZE), names)
+    labelled, labels = VARIANTS[variant].labelled, torch.arange(len(CLASSES)).repeat(10)
+    samples = sample(net, Row(variant, sampler, steps, guidance if labelled else 0), labels, setting)
+    grid = samples.reshape(10, len(CLASSES), SIZE, SIZE)
+    fashion.draw_grid(out / f"{variant}.png", grid, CLASSES if labelled else ())
     found = {"judge, real test set": fashion.share(fashion.judged(judge, test_set.images)[1] == test_set.labels)}
-    if VARIANTS[variant].labelled:
+    if labelled:
         found["agreement"] = fashion.share(fashion.judged(judge, samples)[1] == labels)
-    write_json(out / "results.json", {"variant": variant, "guidance": guidance, **found, **setting.made_with()})
+    write_json(out / f"{variant}.json", {"guidance": guidance, **found, **setting.made_with()})
     print(*(f"{name}: {value:.1%}" for name, value in found.items()), sep="\n")
     print(f"seed {seed}\n{out}")
 

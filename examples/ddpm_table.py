@@ -15,6 +15,7 @@ seconds             processor time per hundred pictures (on a GPU: time on the c
 import re
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -25,8 +26,6 @@ from ddpm_fashion_mnist import (
     BATCH,
     CHANNELS,
     IMAGES,
-    NO_CLASS,
-    OUT,
     SAMPLERS,
     VARIANTS,
     Name,
@@ -57,6 +56,7 @@ ROWS = (
     *(Row("classes", "DDPM", steps, 2) for steps in (50, 20, 10)),
     *(Row("classes", "DDIM", steps, 2) for steps in (20, 10, 5)),
     *(Row("classes", "DPM-Solver++", steps, 2) for steps in (20, 10, 5)),
+    Row("paper", "DDPM"),
     PAPER,  # last: it takes as long as all the others
 )
 HEAD = ("agreement", "Frechet", "precision", "recall", "calls of the net", "seconds per 100")
@@ -136,16 +136,17 @@ def draw_levels(path: Path, image: Gray) -> None:
     fashion.draw_grid(path, torch.stack(noisy), [f"t = {each:.2g}" for each in t.tolist()], list(names.values()))
 
 
-def draw_rows(path: Path, rows: dict[str, Gray]) -> None:
+def draw_rows(path: Path, rows: dict[str, Gray], columns: Sequence[str] = ()) -> None:
     """The first samples of some rows; those in a column began with the same noise."""
-    fashion.draw_grid(path, torch.stack([images[:NO_CLASS, 0] for images in rows.values()]), rows=list(rows))
+    across = len(CLASSES)
+    fashion.draw_grid(path, torch.stack([images[:across, 0] for images in rows.values()]), columns, list(rows))
 
 
 def draw_neighbours(path: Path, samples: Gray, labels: Labels, train_images: Gray) -> None:
     """Of each class the sample that is nearest to a training picture, and its three nearest."""
     distances, rows = fashion.nearest(samples, train_images, 3)
     picked = [
-        min(torch.nonzero(labels == each)[:, 0].tolist(), key=lambda i: distances[i, 0]) for each in range(NO_CLASS)
+        min(torch.nonzero(labels == each)[:, 0].tolist(), key=lambda i: distances[i, 0]) for each in range(len(CLASSES))
     ]
     pictures = torch.stack([samples[picked, 0], *(train_images[rows[picked, k], 0] for k in range(3))])
     names = [f"{name}\n{distances[i, 0]:.2f}" for name, i in zip(CLASSES, picked, strict=True)]
@@ -179,21 +180,21 @@ def draw_curves(path: Path, results: dict[str, Found]) -> None:
 def draw_all(out: Path, samples: dict[str, Gray], labels: Labels, train_set: Split, results: dict[str, Any]) -> None:
     """Every figure of the chapter."""
     best = samples[str(BEST)]
-    order = torch.cat([torch.nonzero(labels == each)[:10, 0] for each in range(NO_CLASS)])
-    across = best[order].reshape(NO_CLASS, -1, SIZE, SIZE).transpose(0, 1)
+    order = torch.cat([torch.nonzero(labels == each)[:10, 0] for each in range(len(CLASSES))])
+    across = best[order].reshape(len(CLASSES), -1, SIZE, SIZE).transpose(0, 1)
     fashion.draw_grid(out / "ddpm_samples.png", across, CLASSES)
     draw_levels(out / "ddpm_levels.png", train_set.images[:1])
     kinds = {"paper, DDPM 1000": PAPER} | {f"{name}, DDIM 50": Row(name) for name in VARIANTS}
     draw_rows(out / "ddpm_variants.png", {name: samples[str(row)] for name, row in kinds.items()})
     scales = {"no class": Row("classes")} | {f"guidance {g}": Row("classes", guidance=g) for g in (1, 2, 4)}
-    draw_rows(out / "ddpm_guidance.png", {name: samples[str(row)] for name, row in scales.items()})
+    draw_rows(out / "ddpm_guidance.png", {name: samples[str(row)] for name, row in scales.items()}, CLASSES)
     draw_neighbours(out / "ddpm_neighbours.png", best, labels, train_set.images)
     draw_curves(out / "ddpm_curves.png", results)
 
 
 def main(
     data: Annotated[Path | None, typer.Option(help="Folder of the four IDX files; without it: downloaded.")] = None,
-    out: Annotated[Path, typer.Option(help="Folder of checkpoints, samples, figures and numbers.")] = OUT,
+    out: Annotated[Path | None, typer.Option(help="Folder of checkpoints, samples, figures and numbers.")] = None,
     images: Annotated[int, typer.Option(min=1, help="Pictures trained on, repeats counted.")] = IMAGES,
     batch: Annotated[int, typer.Option(min=1, help="Pictures a step.")] = BATCH,
     channels: Annotated[int, typer.Option(min=32, help="Width of the net at 14x14; twice that at 7x7.")] = CHANNELS,
@@ -205,9 +206,9 @@ def main(
 ) -> None:
     """Train every variant, measure every row, print the table."""
     setting = Setting(images // 6 if quick else images, batch, channels, seed, precision, pick_device(device))
-    train_set, test_set = fashion.load(data)
+    (train_set, test_set), out = fashion.load(data), fashion.folder(out, quick)
     judge = fashion.train_judge(train_set, out / "judge.pt", setting.device, seed, quick)
-    labels = torch.arange(100 if quick else samples) % NO_CLASS
+    labels = torch.arange(100 if quick else samples) % len(CLASSES)
     yardstick, count = Yardstick(judge, train_set, len(labels)), len(labels)
     results = {"real": yardstick.measure(test_set.images[:count], test_set.labels[:count])}
     pictures = {}

@@ -59,6 +59,11 @@ class Split(NamedTuple):
     labels: Labels
 
 
+def folder(out: Path | None, quick: bool) -> Path:
+    """Where results go, if nobody has said where: a quick run beside a whole one."""
+    return out or Path("build/learn") / ("ddpm_fashion_mnist_quick" if quick else "ddpm_fashion_mnist")
+
+
 # --- the data ---
 
 
@@ -257,7 +262,8 @@ def draw_grid(
     """Pictures in [-1, 1] in a grid, dark on white as in print, with words above columns and before rows."""
     from matplotlib.figure import Figure
 
-    down, across, height, width = (pictures := F.pad(pictures, (1, 1, 1, 1), value=-1.0)).shape
+    pictures = F.pad(pictures, (1, 1, 1, 1), value=-1.0)
+    down, across, height, width = pictures.shape
     figure = Figure((0.7 * across + 1.3 * bool(rows), 0.7 * down + 0.3 * bool(columns)), dpi=100, layout="constrained")
     axes = figure.add_subplot(frame_on=False)
     axes.imshow(-pictures.transpose(1, 2).flatten(0, 1).flatten(1).numpy(), cmap="gray", vmin=-1, vmax=1)
