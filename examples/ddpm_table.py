@@ -4,7 +4,7 @@ It trains the four variants of ddpm_fashion_mnist.py, draws samples from them in
 and lets the judge of fashion_mnist.py measure every set beside real pictures:
 
 agreement           share of samples in which the judge sees the class that was asked for
-Frechet             distance to the training set in the judge's features; the lowest to be expected is that of as many
+Fréchet             distance to the training set in the judge's features; the lowest to be expected is that of as many
                     real test pictures, the row "real"
 precision, recall   how many samples look real, and how much of what is real occurs among the samples
 seconds             processor time per hundred pictures (on a GPU: time on the clock)
@@ -41,6 +41,7 @@ from matplotlib.figure import Figure
 from drape.cli.command import script
 from drape.devices import Precision, hardware, pick_device
 from drape.diffusion.prediction import add_noise
+from drape.evaluation.frechet import frechet
 from drape.plotting import STYLE
 from drape.plotting_axes import COLOURS, log_scale
 from drape.storage import write_atomic, write_json
@@ -59,7 +60,7 @@ ROWS = (
     Row("paper", "DDPM"),
     PAPER,  # last: it takes as long as all the others
 )
-HEAD = ("agreement", "Frechet", "precision", "recall", "calls of the net", "seconds per 100")
+HEAD = ("agreement", "Fréchet", "precision", "recall", "calls of the net", "seconds per 100")
 
 
 Found = dict[str, float | None]
@@ -78,7 +79,7 @@ class Yardstick:
         features, seen = fashion.judged(self.judge, images)
         return {
             "agreement": fashion.share(seen == labels) if labels is not None else None,
-            "frechet": fashion.frechet(features, self.all_real),
+            "frechet": frechet(features, self.all_real),
             "precision": fashion.share_within(features, self.real),
             "recall": fashion.share_within(self.real, features),
         }
@@ -163,7 +164,7 @@ def draw_curves(path: Path, results: dict[str, Found]) -> None:
             y = [results[str(row)]["frechet"] for row in rows]
             left.plot([row.steps for row in rows], y, "o-", color=colour, label=name, markersize=4)
         left.axhline(results["real"]["frechet"], color="#777777", linestyle=":", label="real test pictures")
-        left.set(xscale="log", xlabel="steps", title="Frechet distance, guidance 2")
+        left.set(xscale="log", xlabel="steps", title="Fréchet distance, guidance 2")
         left.set_xticks([5, 10, 20, 50], ["5", "10", "20", "50"], minor=False)
         left.set_xticks([], minor=True)
         log_scale(left)

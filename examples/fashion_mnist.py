@@ -3,10 +3,10 @@
 The data     70,000 grey pictures of clothes, 28x28, in ten classes.  [Xiao et al. 2017; MIT licence]
 The judge    a small classifier of our own, trained on the real pictures.  It says whether a sample shows the class
              that was asked for, and its 64 features are the space in which samples are compared with real pictures:
-    Frechet distance   between Gaussians fitted to both  [Heusel et al. 2017, who use the features of Inception; such
+    Fréchet distance   between Gaussians fitted to both  [Heusel et al. 2017, who use the features of Inception; such
                        numbers cannot be compared with these]
     precision, recall  share of samples among the real pictures, and of real pictures among the samples: quality
-                       and diversity, apart  [Kynkaanniemi et al. 2019]
+                       and diversity, apart  [Kynkäänniemi et al. 2019]
     nearest            the training pictures most like a sample, in pixels: is it one of them, learned by heart?
 
 Both ddpm_fashion_mnist.py and ddpm_table.py read from here; there is nothing to run.
@@ -45,7 +45,7 @@ FILES = {
 """SHA-256 of the unpacked files: the official .gz passes, and so does a copy that was packed again, or never."""
 CLASSES = ("T-shirt", "trousers", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "boot")
 SIZE = 28
-NEIGHBOURS = 3  # k of precision and recall [Kynkaanniemi et al. 2019, sec. 3]
+NEIGHBOURS = 3  # k of precision and recall [Kynkäänniemi et al. 2019, sec. 3]
 
 Gray = Float[Tensor, "b 1 h w"]  # in [-1, 1]: black, the background, is -1
 Labels = Int64[Tensor, " b"]
@@ -232,13 +232,6 @@ def load_state(path: Path, made_with: dict) -> dict:
 def share(claims: Tensor) -> float:
     """The share of True."""
     return float(claims.double().mean())
-
-
-def frechet(a: Features, b: Features) -> float:
-    """|mean_a - mean_b|^2 + tr(A + B - 2 sqrt(A B)), A and B the covariances; 0 for equal Gaussians."""
-    A, B = torch.cov(a.T), torch.cov(b.T)
-    root = torch.linalg.eigvals(A @ B).real.clamp(min=0).sqrt().sum()  # the eigenvalues of A B are real and >= 0
-    return float((a.mean(0) - b.mean(0)).square().sum() + A.trace() + B.trace() - 2 * root)
 
 
 def share_within(points: Features, others: Features) -> float:

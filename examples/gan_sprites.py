@@ -7,7 +7,7 @@ each other without end, and with few pictures D knows them by heart.  Three part
 --loss relativistic   D compares pairs of a real and a made picture, so G cannot win by one kind of picture that D
                       happens to like:  softplus(D(made) - D(real)) for D, softplus(D(real) - D(made)) for G
 --penalty 0.1         penalty / 2 * |grad D|^2, at real (R1) and at made pictures (R2): the game comes to rest
-                      [both from R3GAN: Huang et al. 2024, "The GAN is dead; long live the GAN!", sec. 2]
+                      [pairs: Jolicoeur-Martineau 2019; both together, R3GAN: Huang et al. 2024, sec. 2]
 --augment             D sees real and made pictures only mirrored, moved, recoloured and with a hole, drawn anew each
                       time; the gradient passes through, so G learns the pictures themselves  [Zhao et al. 2020]
 
@@ -272,8 +272,8 @@ def main(
         loss=loss, penalty=penalty, augment=augmented, size=size, steps=steps or 2000,
         batch=batch, width=width, lr=lr, seed=seed, pictures=sprites.checksum(pictures),
     )  # fmt: skip
-    others = partial(sprites.read_results, out / "results.json", asdict(settings), FREE)
-    others()  # refuses, before anything is trained, if the runs there would not compare
+    earlier = partial(sprites.read_results, out / "results.json", asdict(settings), FREE)
+    earlier()  # refuses, before anything is trained, if the runs there would not compare
     checkpoint, gan = out / settings.name / "checkpoint.pt", Gan(settings, pick_device(device))
     if checkpoint.is_file():
         gan.load(checkpoint)
@@ -287,7 +287,7 @@ def main(
         sprites.save_sheet(made, 16, checkpoint.with_name("samples.png"))
         sprites.save_sheet(torch.cat([made[:16], judge.nearest(made[:16])]), 16, checkpoint.with_name("neighbours.png"))
         run = {"settings": asdict(settings), "cpu_s": gan.seconds, "hardware": hardware(gan.device)}
-        found = {"runs": others()["runs"] | {settings.name: run | {"history": gan.history}}}
+        found = {"runs": earlier()["runs"] | {settings.name: run | {"history": gan.history}}}
         write_json(out / "results.json", {"held_out": judge.floor, "size": size} | found)
 
     gan.train(judge, checkpoint, report)

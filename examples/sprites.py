@@ -12,6 +12,7 @@ import json
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import cycle
 from pathlib import Path
 from typing import Annotated, Any
 from zlib import crc32
@@ -30,6 +31,7 @@ from drape.cli.command import script
 from drape.data.images import FORMATS, read_photo
 from drape.devices import autocast, hardware, pick_device
 from drape.errors import CheckpointError, ConfigError, DataError
+from drape.evaluation.frechet import frechet
 from drape.plotting import STYLE
 from drape.plotting_axes import COLOURS
 from drape.storage import write_atomic, write_json
@@ -96,13 +98,6 @@ def augment(x: Pictures, u: Float[Tensor, "n 8"]) -> Pictures:
     return x.masked_fill((near[:, 0, :, None] & near[:, 1, None, :])[:, None], 0)
 
 
-def frechet(a: Features, b: Features) -> float:
-    """|mean a - mean b|^2 + tr(A + B - 2 (AB)^1/2), A and B the covariances.  [Heusel et al. 2017, eq. 6]"""
-    cov_a, cov_b = np.cov(a.T), np.cov(b.T)
-    root = np.sqrt(np.linalg.eigvals(cov_a @ cov_b).real.clip(0)).sum()
-    return float(((a.mean(0) - b.mean(0)) ** 2).sum() + np.trace(cov_a + cov_b) - 2 * root)
-
-
 def coverage(a: Features, b: Features) -> float:
     """Share of b that has one of a nearer than its own fifth neighbour in b.  [Naeem et al. 2020]"""
     reach = np.sort(cdist(b, b))[:, NEIGHBOURS]  # column 0 is the picture itself
@@ -124,7 +119,12 @@ def nearest(a: Features, b: Features) -> float:
     return float(np.median(cdist(a, b).min(1)))
 
 
-MEASURES = {"frechet": frechet, "coverage": coverage, "distinct": distinct, "nearest": nearest}
+MEASURES = {
+    "frechet": lambda a, b: frechet(torch.from_numpy(a), torch.from_numpy(b)),
+    "coverage": coverage,
+    "distinct": distinct,
+    "nearest": nearest,
+}
 
 
 @dataclass(kw_only=True)
@@ -231,12 +231,13 @@ def save_curves(folder: Path) -> None:
         figure = Figure(figsize=(8, 3 + 1.35 * len(runs)), layout="constrained", dpi=140)
         grid = figure.add_gridspec(1 + len(runs), 2, height_ratios=[3] + [1.35] * len(runs))
         distance, memory = figure.add_subplot(grid[0, 0]), figure.add_subplot(grid[0, 1])
-        for row, (colour, (name, run)) in enumerate(zip(COLOURS, runs.items(), strict=False), start=1):
+        for row, (colour, (name, run)) in enumerate(zip(cycle(COLOURS), runs.items(), strict=False), start=1):
             images = [point["images"] / 1000 for point in run["history"]]
             distance.plot(images, [point["frechet"] for point in run["history"]], color=colour)
             memory.plot(images, [point["by_heart"] for point in run["history"]], color=colour)
             strip = figure.add_subplot(grid[row, :])
-            strip.imshow(np.asarray(Image.open(folder / name / "samples.png"))[: 4 * results["size"]])
+            if (samples := folder / name / "samples.png").is_file():
+                strip.imshow(np.asarray(Image.open(samples))[: 4 * results["size"]])
             strip.set_title(name, color=colour)
             strip.axis("off")
         distance.axhline(results["held_out"]["frechet"], color="black", linestyle=":", label="real pictures held out")

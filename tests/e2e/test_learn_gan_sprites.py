@@ -183,13 +183,6 @@ def test_a_gradient_passes_through_every_augmentation(sprites: ModuleType) -> No
     assert (x.grad != 0).float().mean() > 0.5
 
 
-def test_the_frechet_distance_of_gaussians_is_the_closed_form(sprites: ModuleType) -> None:
-    rng = np.random.default_rng(0)
-    a, b = rng.normal(size=(200_000, 2)), rng.normal(size=(200_000, 2)) * [1, 3] + [2, 0]
-    assert sprites.frechet(a, b) == pytest.approx(2**2 + (3 - 1) ** 2, rel=0.02)
-    assert sprites.frechet(a, a) == pytest.approx(0, abs=1e-6)
-
-
 def test_copies_of_one_picture_count_as_one_and_cover_little(sprites: ModuleType) -> None:
     real = np.random.default_rng(0).normal(size=(60, 8))
     collapsed = np.repeat(real[:1], 30, axis=0)
@@ -219,3 +212,14 @@ def test_the_quick_setting_already_moves_towards_the_sprites(run: Run, tmp_path:
     assert run("--data", SPRITES, "--out", tmp_path, "--quick") == 0
     first, last = (history(tmp_path)[at] for at in (0, -1))
     assert last["frechet"] < first["frechet"] / 2
+
+
+def test_curves_are_drawn_of_more_runs_than_there_are_colours_and_without_a_sheet_that_is_gone(
+    sprites: ModuleType, tmp_path: Path
+) -> None:
+    history = [{"images": 16 * step, "frechet": 1 / step, "by_heart": 0.5} for step in (1, 2)]
+    runs = {f"run-{number}": {"history": history} for number in range(9)}
+    sprites.write_json(tmp_path / "results.json", {"held_out": {"frechet": 0.1}, "size": 16, "runs": runs})
+    sprites.save_sheet(torch.zeros(32, 3, 16, 16), 16, tmp_path / "run-8" / "samples.png")
+    sprites.save_curves(tmp_path)
+    assert Image.open(tmp_path / "curves.png").size[1] > 140 * 9
