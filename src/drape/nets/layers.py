@@ -45,8 +45,13 @@ class FiLM(nn.Module):
         self.to_scale_shift = zero_init(nn.Linear(embedding_dim, 2 * channels))
 
     def forward(self, x: Features, embedding: Embedding) -> Features:
-        scale, shift = self.to_scale_shift(F.silu(embedding))[:, :, None, None].chunk(2, dim=1)
-        return torch.addcmul(shift, x, 1 + scale)
+        scale, shift = self.scale_and_shift(embedding)
+        return torch.addcmul(shift[:, :, None, None], x, scale[:, :, None, None])
+
+    def scale_and_shift(self, embedding: Embedding) -> tuple[Float[Tensor, "b c"], Float[Tensor, "b c"]]:
+        """What a channel is multiplied with, 1 + scale, and what is added to it."""
+        scale, shift = self.to_scale_shift(F.silu(embedding)).chunk(2, dim=1)
+        return 1 + scale, shift
 
 
 class ResBlock(nn.Module):
@@ -81,10 +86,13 @@ class ResBlock(nn.Module):
         again = again and not self.conv1.is_mostly_weights(x)
         run = run_again if again else run_once
         at_input, at_mid = (embedding, None) if self.film_at_input else (None, embedding)
-        if not again and self.film_at_input:
-            x, at_input = self.film(x, embedding), None
-        y = run(self._first, x, at_input)
-        return run(self._around, x, at_input) + run(self._second, y, at_mid)
+        if self.film_at_input and self._scales_shortcut(x):
+            y, around = run(self._first, x, at_input), self._around(x, at_input)
+        else:
+            if not again and self.film_at_input:
+                x, at_input = self.film(x, embedding), None
+            y, around = run(self._first, x, at_input), run(self._around, x, at_input)
+        return around + run(self._second, y, at_mid)
 
     def _first(self, x: Features, film: Embedding | None) -> Float[Tensor, "b c2 h w"]:
         return self.conv1(F.silu(self.norm1(x if film is None else self.film(x, film))))
@@ -94,7 +102,13 @@ class ResBlock(nn.Module):
         return self.conv2(F.silu(y if film is None else self.film(y, film)))
 
     def _around(self, x: Features, film: Embedding | None) -> Float[Tensor, "b c2 h w"]:
+        if film is not None and self._scales_shortcut(x):
+            scale, shift = self.film.scale_and_shift(film)
+            return cast(Conv1x1, self.shortcut).of_scaled(x, scale, shift)
         return self.shortcut(x if film is None else self.film(x, film))
+
+    def _scales_shortcut(self, x: Features) -> bool:
+        return isinstance(self.shortcut, Conv1x1) and self.shortcut.scales_faster(x)
 
 
 class Downsample(nn.Conv2d):

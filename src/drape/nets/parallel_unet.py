@@ -96,7 +96,7 @@ class ParallelUNet(nn.Module):
         """Say what of the forward pass is computed again in the backward pass: whole blocks, or the norms in them."""
         self.checkpoint_blocks = blocks
         for module in self.modules():
-            if isinstance(module, ResBlock):
+            if isinstance(module, ResBlock | SelfAttention | CrossAttention):
                 module.checkpoint_norms = norms and not blocks
 
     def encode_cloth(self, conditions: Conditions, log_snr: PerSample | None = None) -> ClothFeatures:
