@@ -46,10 +46,12 @@ class SelfAttention(nn.Module):
 
     def forward(self, x: Features, pose_tokens: Tokens) -> Features:
         run = run_again if self.checkpoint_norms and torch.is_grad_enabled() else run_once
-        qkv = split_heads(run(_projected, x, self.norm, self.to_qkv), self.num_heads, 3)
-        joints = split_heads(self.tokens_to_kv(self.token_norm(pose_tokens)), self.num_heads, 2)
-        q = qkv[0].contiguous() if torch.is_grad_enabled() else qkv[0]  # a view would keep all three
-        k, v = (torch.cat([pixels, joint], dim=2) for pixels, joint in zip(qkv[1:], joints, strict=True))
+        of_query, of_pixels = run(_projected, x, self.norm, self.to_qkv).tensor_split([x.shape[1]], dim=-1)
+        of_joints = self.tokens_to_kv(self.token_norm(pose_tokens))
+        if torch.is_grad_enabled():
+            of_query = of_query.contiguous()  # a view would keep the memory of all three
+        (q,) = split_heads(of_query, self.num_heads, 1)
+        k, v = split_heads(torch.cat([of_pixels, of_joints], dim=1), self.num_heads, 2)
         if self.qk_norm is not None:
             q, k = self.qk_norm.of_query(q), self.qk_norm.of_key(k)
         return x + as_features(self.to_out(merge_heads(attend(q, k, v))), x)

@@ -5,6 +5,7 @@ to use them on (1,024 channels at 16x16, one image a step), that costs as much a
 convolution of channels-last features is a matrix product as it stands.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -29,13 +30,16 @@ class Conv1x1(nn.Conv2d):
         return super().forward(x)
 
     def of_scaled(
-        self, x: Pixels, scale: Float[Tensor, "b c"], shift: Float[Tensor, "b c"]
+        self, parts: Sequence[Tensor], scale: Float[Tensor, "b c"], shift: Float[Tensor, "b c"]
     ) -> Float[Tensor, "b c2 h w"]:
-        """The convolution of x * scale + shift, which is made nowhere: the weights are scaled in its place."""
+        """The convolution of x * scale + shift, x being the parts' channels one after the other.  Neither is made: the
+        weights are scaled, and split."""
         weight = self.weight.flatten(1)
-        bias = F.linear(shift, weight, self.bias)[:, None]
-        tokens = torch.baddbmm(bias, x.flatten(2).transpose(1, 2), (weight * scale[:, None]).transpose(1, 2))
-        return tokens.transpose(1, 2).unflatten(2, x.shape[-2:])
+        tokens = F.linear(shift, weight, self.bias)[:, None]
+        scaled = (weight * scale[:, None]).transpose(1, 2).split([part.shape[1] for part in parts], dim=1)
+        for part, rows in zip(parts, scaled, strict=True):
+            tokens = torch.baddbmm(tokens, part.flatten(2).transpose(1, 2), rows)
+        return tokens.transpose(1, 2).unflatten(2, parts[0].shape[-2:])
 
     def scales_faster(self, x: Tensor) -> bool:
         """Whether `of_scaled` is the faster way: where an image has more pixels than a weight has rows."""
