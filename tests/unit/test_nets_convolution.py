@@ -30,9 +30,9 @@ def test_a_layer_of_more_weights_than_pixels_takes_the_product_and_the_others_do
     called = []
     monkeypatch.setattr(ProductConv3x3, "apply", lambda *inputs: called.append(1) or F.conv2d(*inputs, padding=1))
     wide, narrow = Conv3x3(LEAST_CHANNELS, 8), Conv3x3(LEAST_CHANNELS // 2, 8)
-    wide(torch.zeros(1, LEAST_CHANNELS, 8, 16))
+    wide(torch.zeros(1, LEAST_CHANNELS, 16, 16))
     assert len(called) == 1
-    wide(torch.zeros(2, LEAST_CHANNELS, 8, 16))
+    wide(torch.zeros(2, LEAST_CHANNELS, 16, 16))
     narrow(torch.zeros(1, LEAST_CHANNELS // 2, 4, 4))
     with torch.autocast("cpu", torch.bfloat16):
         wide(torch.zeros(1, LEAST_CHANNELS, 4, 4))
