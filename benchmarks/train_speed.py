@@ -31,6 +31,7 @@ import torch
 from torch.nn import functional as F
 
 from drape.config import RunConfig
+from drape.devices import keep_freed_memory
 from drape.nets import sizes
 from drape.nets.count import blank_conditions, count
 from drape.nets.parallel_unet import ParallelUNet
@@ -90,7 +91,7 @@ def cases() -> dict[str, Case]:
     largest = paper_net((128, 288, 544, 1088), 136, 576)
     plain_sgd = OptimConfig(kind="sgd", momentum=0.0, fused=False, grad_clip=0.0, in_backward=True)
     largest = replace(largest, optim=plain_sgd)
-    middle, smallest = paper_net((80, 160, 320, 576), 64, 320), paper_net((48, 80, 160, 352), 32, 192)
+    middle, smallest = paper_net((80, 160, 320, 576), 64, 320), paper_net((48, 96, 192, 320), 64, 320)
     of_smallest = {"parameters": 132.7e6, "tflop": 0.199}
     return {
         "mini-64": Case(config=preset("mini-64")),
@@ -125,6 +126,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def measure(config: RunConfig, repeats: int, clock: Callable[[], float]) -> Measured:
     """Medians of `repeats` steps and of the convolutions between them, after one of each to warm up."""
+    keep_freed_memory()  # as every run on a CPU does, in training.engine
     step, net = training_step(config)
     convolve, operations = yardstick(config)
     steps, convolutions = [], []

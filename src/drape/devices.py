@@ -1,5 +1,6 @@
 """Where a net runs: choosing the device by name, and saying in words what it is."""
 
+import ctypes
 import os
 import platform
 import sys
@@ -11,6 +12,7 @@ import torch
 from drape.errors import ConfigError
 
 Precision = Literal["fp32", "bf16", "fp16"]
+KEPT_BELOW = 32 * 2**20  # bytes of an allocation; the most that glibc takes
 
 
 def pick_device(name: str) -> torch.device:
@@ -51,6 +53,25 @@ def memory_of(device: torch.device) -> int:
     if not hasattr(os, "sysconf"):  # Windows
         return sys.maxsize
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+def keep_freed_memory() -> bool:
+    """Have malloc keep what tensors free, for the next ones; whether it does from now on.
+
+    By itself glibc returns large blocks to the kernel and asks for them again, and a step of training on a CPU waits
+    for the same pages to be cleared thousands of times (docs/log.md).  Larger blocks than KEPT_BELOW still go back.
+    Elsewhere than under glibc, and where the environment sets malloc already, nothing changes.
+    """
+    own = (
+        any(name.startswith("MALLOC_") and name.endswith("_") for name in os.environ) or "GLIBC_TUNABLES" in os.environ
+    )
+    if own or platform.libc_ver()[0] != "glibc":
+        return False
+    trim_threshold, top_pad, mmap_threshold = -1, -2, -3  # M_TRIM_THRESHOLD and its like in malloc.h
+    settings = {mmap_threshold: KEPT_BELOW, trim_threshold: 2**31 - 1, top_pad: 2 * KEPT_BELOW}
+    libc = ctypes.CDLL(None)
+    accepted = [libc.mallopt(key, value) == 1 for key, value in settings.items()]
+    return all(accepted)
 
 
 def _processor() -> str:

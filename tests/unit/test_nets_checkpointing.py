@@ -4,8 +4,10 @@ from dataclasses import replace
 
 import pytest
 import torch
+from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from drape.nets.attention import CrossAttention, SelfAttention
 from drape.nets.config import ParallelUNetConfig
 from drape.nets.count import blank_conditions
 from drape.nets.parallel_unet import ParallelUNet
@@ -122,11 +124,38 @@ def test_without_gradient_a_checkpointed_net_gives_the_same_output() -> None:
     assert torch.equal(plain, checkpointed)
 
 
+def test_attention_keeps_one_map_less_for_each_norm_it_computes_again_and_changes_no_bit() -> None:
+    found = {}
+    for again in (False, True):
+        torch.manual_seed(0)
+        self_attention = SelfAttention(32, 8, 16, norm="group", qk_norm=False)
+        attention = CrossAttention(32, 16, 16, norm="group", qk_norm=False, position_dim=0)
+        modules = nn.ModuleList([self_attention, attention])
+        for module in modules:
+            module.checkpoint_norms = again
+        x, cloth = (torch.randn(1, c, 8, 8).to(memory_format=torch.channels_last).requires_grad_() for c in (32, 16))
+        kept: dict[int, int] = {}
+
+        def pack(tensor: torch.Tensor, kept: dict[int, int] = kept) -> torch.Tensor:
+            kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+            y = attention(self_attention(x, torch.randn(1, 3, 8)), attention.project(cloth, None), None)
+        found[again] = y, torch.autograd.grad(y.square().sum(), [x, cloth, *modules.parameters()]), sum(kept.values())
+    assert torch.equal(found[False][0], found[True][0])
+    assert all(torch.equal(a, b) for a, b in zip(found[False][1], found[True][1], strict=True))
+    maps = 4 * 64 * (32 + 32 + 16)  # bytes of what the three norms return
+    assert found[False][2] - found[True][2] >= maps - 4 * 100  # but for their statistics
+
+
 @pytest.mark.compile
-def test_a_compiled_net_can_be_checkpointed() -> None:
-    net = net_of(MODERN, blocks=True)
-    expected = net(*inputs(MODERN))
-    out = torch.compile(net, backend="aot_eager")(*inputs(MODERN))
+@pytest.mark.parametrize("config", [PAPER, MODERN], ids=["paper", "modern"])
+@pytest.mark.parametrize("again", ["blocks", "norms"])
+def test_a_compiled_net_can_be_checkpointed(config, again) -> None:
+    net = net_of(config, **{again: True})
+    expected = net(*inputs(config))
+    out = torch.compile(net, backend="aot_eager")(*inputs(config))
     torch.testing.assert_close(out, expected, atol=1e-4, rtol=1e-4)
     out.square().mean().backward()
     assert all(p.grad is not None and torch.isfinite(p.grad).all() for p in net.parameters())

@@ -48,3 +48,33 @@ def test_a_1x1_convolution_is_the_same_in_either_memory_order(memory_format) -> 
     expected = gradients_of(lambda x: F.conv2d(x, conv.weight, conv.bias), x, conv)
     torch.testing.assert_close(found, expected, atol=1e-12, rtol=1e-12)
     assert found[0].is_contiguous(memory_format=memory_format)
+
+
+@pytest.mark.parametrize("split", [[8], [3, 5]])
+@pytest.mark.parametrize("batch", [1, 3])
+def test_scaled_weights_are_scaled_features_in_value_and_every_gradient(batch, split) -> None:
+    torch.manual_seed(0)
+    conv = Conv1x1(8, 12).double()
+    x = torch.randn(batch, 8, 5, 4, dtype=torch.float64).to(memory_format=torch.channels_last).requires_grad_()
+    scale, shift = torch.randn(2, batch, 8, dtype=torch.float64).requires_grad_()
+    inputs = [x, scale, shift, conv.weight, conv.bias]
+    upstream = torch.randn(batch, 12, 5, 4, dtype=torch.float64)
+    found, expected = (
+        conv.of_scaled(x.split(split, dim=1), scale, shift),
+        conv(x * scale[..., None, None] + shift[..., None, None]),
+    )
+    torch.testing.assert_close(found, expected, atol=1e-12, rtol=1e-12)
+    assert found.is_contiguous(memory_format=torch.channels_last)
+    torch.testing.assert_close(
+        *(torch.autograd.grad(y, inputs, upstream) for y in (found, expected)), atol=1e-12, rtol=1e-12
+    )
+
+
+def test_weights_are_scaled_where_an_image_has_more_pixels_than_the_weight_rows_whatever_the_batch() -> None:
+    conv = Conv1x1(8, 20)
+    for batch in (1, 4):
+        fine, coarse = (torch.zeros(batch, 8, 5, width).to(memory_format=torch.channels_last) for width in (4, 3))
+        assert conv.scales_faster(fine)
+        assert not conv.scales_faster(coarse)
+        assert not conv.scales_faster(fine.contiguous())
+        assert not conv.scales_faster(fine.to("meta"))

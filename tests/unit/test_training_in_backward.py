@@ -11,6 +11,7 @@ from drape.nets.count import blank_conditions
 from drape.nets.parallel_unet import ParallelUNet
 from drape.presets import preset
 from drape.settings import OptimConfig
+from drape.training import in_backward
 from drape.training.in_backward import InBackward, check_in_backward, total
 from drape.training.optim import build_optimizer
 
@@ -61,18 +62,58 @@ def test_weights_optimiser_state_and_gradient_norm_are_those_of_the_ordinary_ste
         assert all(torch.equal(torch.as_tensor(value), torch.as_tensor(found[key])) for key, value in expected.items())
 
 
-def test_at_most_two_gradients_exist_at_any_time() -> None:
+def most_alive(net: ParallelUNet) -> tuple[int, int, int]:
+    """Gradients seen in one backward pass, and the most that existed at once: how many, and their bytes."""
     torch.manual_seed(0)
-    net = ParallelUNet(TINY.net)
-    InBackward(net, build_optimizer(net, UNCLIPPED.optim))
-    alive: list[int] = []
+    inside = InBackward(net, build_optimizer(net, UNCLIPPED.optim))
+    alive: list[list[int]] = []
     for parameter in net.parameters():
         parameter.register_post_accumulate_grad_hook(
-            lambda _: alive.append(sum(p.grad is not None for p in net.parameters()))
+            lambda _: alive.append([p.grad.nbytes for p in net.parameters() if p.grad is not None])
         )
     loss_of(net, 0).backward()
-    assert len(alive) > 50
-    assert max(alive) <= 2
+    inside.finish()
+    assert all(p.grad is None for p in net.parameters())
+    return len(alive), max(map(len, alive)), max(map(sum, alive))
+
+
+def test_gradients_wait_for_each_other_up_to_a_bound(monkeypatch) -> None:
+    net = ParallelUNet(TINY.net)
+    largest = max(p.nbytes for p in net.parameters())
+    monkeypatch.setattr(in_backward, "TOGETHER", 2 * largest)
+    count, together, size = most_alive(net)
+    assert count > 50
+    assert together > 2
+    assert size < 3 * largest + largest  # those that wait, the one that ends the wait, and one that is being made
+    assert size < sum(p.nbytes for p in net.parameters()) / 4
+
+
+def test_without_waiting_at_most_two_gradients_exist_at_any_time(monkeypatch) -> None:
+    monkeypatch.setattr(in_backward, "TOGETHER", 0)
+    count, together, _ = most_alive(ParallelUNet(TINY.net))
+    assert count > 50
+    assert together <= 2
+
+
+@pytest.mark.parametrize("together", [0, 2**16, 2**30])
+def test_weights_do_not_depend_on_how_many_are_updated_together(monkeypatch, together) -> None:
+    expected, _, _ = trained(UNCLIPPED.optim, in_backward=False)
+    monkeypatch.setattr(in_backward, "TOGETHER", together)
+    found, _, _ = trained(UNCLIPPED.optim, in_backward=True)
+    assert all(torch.equal(a, b) for a, b in zip(expected.parameters(), found.parameters(), strict=True))
+
+
+def test_each_weight_keeps_the_settings_of_its_own_group() -> None:
+    net = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 1))
+    groups = [{"params": net[0].parameters(), "lr": 0.0}, {"params": net[1].parameters(), "lr": 0.1}]
+    optimizer = torch.optim.SGD(groups, lr=0.1)
+    before = [p.detach().clone() for p in net.parameters()]
+    inside = InBackward(net, optimizer)
+    net(torch.ones(1, 2)).sum().backward()
+    inside.finish()
+    same = [torch.equal(p, old) for p, old in zip(net.parameters(), before, strict=True)]
+    assert same == [True, True, False, False]
+    assert [len(group["params"]) for group in optimizer.param_groups] == [2, 2]
 
 
 def test_a_closed_in_backward_leaves_the_gradients_to_others() -> None:

@@ -53,6 +53,39 @@ def test_fused_and_foreach_take_the_same_steps(kind: str) -> None:
     assert (fused.weight - trained(OptimConfig(lr=0.05), steps=0).weight).abs().max() > 0.01
 
 
+@pytest.mark.parametrize("kind", ["adam", "adamw"])
+@pytest.mark.parametrize("gradients", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("weights", [torch.contiguous_format, torch.channels_last])
+def test_a_step_depends_on_no_order_in_memory(kind: str, weights, gradients) -> None:
+    found = []
+    for fused, weight_order, gradient_order in (
+        (False, torch.contiguous_format, torch.contiguous_format),
+        (True, weights, gradients),
+        (False, weights, gradients),
+    ):
+        torch.manual_seed(0)
+        conv = nn.Conv2d(3, 5, 3).to(memory_format=weight_order)
+        optimizer = build_optimizer(conv, OptimConfig(kind=kind, fused=fused, weight_decay=0.0))
+        for _ in range(3):
+            conv.weight.grad = torch.randn(5, 3, 3, 3).contiguous(memory_format=gradient_order)
+            optimizer.step()
+        state = optimizer.state[conv.weight]
+        found.append([conv.weight.detach(), state["exp_avg"], state["exp_avg_sq"]])
+        assert all(each.shape == conv.weight.shape for each in found[-1])
+    for other in found[1:]:
+        torch.testing.assert_close(other, found[0], atol=1e-7, rtol=1e-6)
+
+
+def test_a_fused_step_of_channels_last_weights_copies_no_gradient() -> None:
+    conv = nn.Conv2d(8, 8, 3).to(memory_format=torch.channels_last)
+    optimizer = build_optimizer(conv, OptimConfig(kind="adam"))
+    conv.weight.grad = torch.ones_like(conv.weight)
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
+        optimizer.step()
+    assert "aten::_fused_adam_" in {event.key for event in profile.key_averages()}
+    assert "aten::contiguous" not in {event.key for event in profile.key_averages()}
+
+
 def test_adam_is_adamw_without_weight_decay() -> None:
     adam, adamw = (trained(OptimConfig(kind=kind, lr=0.05)) for kind in ("adam", "adamw"))
     torch.testing.assert_close(adam.weight, adamw.weight)

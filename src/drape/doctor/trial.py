@@ -41,7 +41,7 @@ class Update:
 
     seen      heads of the weights at each forward pass
     left      heads when the optimiser was done; those before where it took no step
-    steps     of the optimiser; with optim.in_backward one for each tensor
+    steps     of the optimiser; with optim.in_backward one for a few tensors
     rates     learning rates in the optimiser's groups at its step
     training  whether every module was in training mode at each forward pass
     """
@@ -266,9 +266,9 @@ def _on_forward(trial: Trial, net: nn.Module, inputs: object) -> None:
 
 
 def _on_step(trial: Trial, optimizer: torch.optim.Optimizer, args: object, kwargs: object) -> None:
-    update, tensors = trial.updates[-1], len(trial.start)
+    update = trial.updates[-1]
     update.steps += 1
-    if not trial.config.optim.in_backward or update.steps % tensors == 0:
+    if not trial.config.optim.in_backward:  # which takes several steps for one update
         update.left = heads(trial.state.net)
     update.rates |= {float(group["lr"]) for group in optimizer.param_groups}
 
@@ -276,8 +276,8 @@ def _on_step(trial: Trial, optimizer: torch.optim.Optimizer, args: object, kwarg
 def _after_step(trial: Trial, updates: int, state: TrainState, record: Record) -> bool:
     update = trial.updates[-1]
     update.record = record
-    if trial.config.optim.in_backward and update.steps % len(trial.start):
-        update.left = heads(state.net)  # some tensors have no gradient, so the last step was not known as such
+    if trial.config.optim.in_backward:
+        update.left = heads(state.net)
     images, batch = state.images_seen, trial.config.batch_size
     for length in trial.config.ema.lengths:
         kept = formulas.kept_share(length, images, batch)

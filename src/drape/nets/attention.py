@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from drape.nets.config import Norm
-from drape.nets.layers import Features, norm2d, zero_init
+from drape.nets.layers import Features, norm2d, run_again, run_once, zero_init
 
 Tokens = Float[Tensor, "b n d"]
 Heads = Float[Tensor, "b heads n d"]
@@ -27,7 +27,12 @@ class KeysValues(NamedTuple):
 
 class SelfAttention(nn.Module):
     """Every pixel asks every pixel and every joint: pose tokens join the keys and values.  [Zhu et al. 2023, sec. 3.2;
-    Saharia et al. 2022, D.3.1]"""
+    Saharia et al. 2022, D.3.1]
+
+    checkpoint_norms   in training, compute the norm again in the backward pass instead of keeping what it returned
+    """
+
+    checkpoint_norms: bool = False
 
     def __init__(self, channels: int, token_dim: int, head_dim: int, *, norm: Norm, qk_norm: bool):
         super().__init__()
@@ -40,10 +45,13 @@ class SelfAttention(nn.Module):
         self.to_out = zero_init(nn.Linear(channels, channels))
 
     def forward(self, x: Features, pose_tokens: Tokens) -> Features:
-        qkv = split_heads(self.to_qkv(as_tokens(self.norm(x))), self.num_heads, 3)
-        joints = split_heads(self.tokens_to_kv(self.token_norm(pose_tokens)), self.num_heads, 2)
-        q = qkv[0]
-        k, v = (torch.cat([pixels, joint], dim=2) for pixels, joint in zip(qkv[1:], joints, strict=True))
+        run = run_again if self.checkpoint_norms and torch.is_grad_enabled() else run_once
+        of_query, of_pixels = run(_projected, x, self.norm, self.to_qkv).tensor_split([x.shape[1]], dim=-1)
+        of_joints = self.tokens_to_kv(self.token_norm(pose_tokens))
+        if torch.is_grad_enabled():
+            of_query = of_query.contiguous()  # a view would keep the memory of all three
+        (q,) = split_heads(of_query, self.num_heads, 1)
+        k, v = split_heads(torch.cat([of_pixels, of_joints], dim=1), self.num_heads, 2)
         if self.qk_norm is not None:
             q, k = self.qk_norm.of_query(q), self.qk_norm.of_key(k)
         return x + as_features(self.to_out(merge_heads(attend(q, k, v))), x)
@@ -55,7 +63,11 @@ class CrossAttention(nn.Module):
     With `position_dim`, encodings of where a pixel lies on the body and where a cloth pixel lies on the cloth are
     added to queries and keys through projections that start out equal: attention begins at the place on the cloth
     that corresponds to the place on the body, instead of everywhere, and learns the rest.
+
+    checkpoint_norms   as in SelfAttention
     """
+
+    checkpoint_norms: bool = False
 
     def __init__(
         self, channels: int, cloth_channels: int, head_dim: int, *, norm: Norm, qk_norm: bool, position_dim: int
@@ -72,14 +84,16 @@ class CrossAttention(nn.Module):
 
     def project(self, cloth: Features, position: Tokens | None) -> KeysValues:
         """Keys and values of the cloth; `position` encodes its pixels and is None exactly if there is no such input."""
-        k, v = self.to_kv(as_tokens(self.cloth_norm(cloth))).chunk(2, dim=-1)
+        run = run_again if self.checkpoint_norms and torch.is_grad_enabled() else run_once
+        k, v = run(_projected, cloth, self.cloth_norm, self.to_kv).chunk(2, dim=-1)
         if self.position is not None:
             k = k + self.position.of_key(position)
         (k,), (v,) = split_heads(k, self.num_heads, 1), split_heads(v, self.num_heads, 1)
         return KeysValues(k if self.qk_norm is None else self.qk_norm.of_key(k), v)
 
     def forward(self, x: Features, cloth: KeysValues, position: Tokens | None) -> Features:
-        q = self.to_q(as_tokens(self.norm(x)))
+        run = run_again if self.checkpoint_norms and torch.is_grad_enabled() else run_once
+        q = run(_projected, x, self.norm, self.to_q)
         if self.position is not None:
             q = q + self.position.of_query(position)
         (q,) = split_heads(q, self.num_heads, 1)
@@ -128,6 +142,11 @@ def attend_plainly(q: Heads, k: Float[Tensor, "b heads m d"], v: Float[Tensor, "
     """The same in plain operations."""
     logits = torch.matmul(q * q.shape[-1] ** -0.5, k.transpose(-1, -2))
     return torch.matmul(logits.softmax(dim=-1), v)
+
+
+def _projected(x: Features, norm: nn.Module, projection: nn.Linear) -> Tokens:
+    """Tokens of the normed features, projected."""
+    return projection(as_tokens(norm(x)))
 
 
 def as_tokens(x: Features) -> Tokens:

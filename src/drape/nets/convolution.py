@@ -5,6 +5,7 @@ to use them on (1,024 channels at 16x16, one image a step), that costs as much a
 convolution of channels-last features is a matrix product as it stands.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -27,6 +28,24 @@ class Conv1x1(nn.Conv2d):
         if x.device.type == "cpu" and x.is_contiguous(memory_format=torch.channels_last):
             return F.linear(x.permute(0, 2, 3, 1), self.weight.flatten(1), self.bias).permute(0, 3, 1, 2)
         return super().forward(x)
+
+    def of_scaled(
+        self, parts: Sequence[Tensor], scale: Float[Tensor, "b c"], shift: Float[Tensor, "b c"]
+    ) -> Float[Tensor, "b c2 h w"]:
+        """The convolution of x * scale + shift, x being the parts' channels one after the other.  Neither is made: the
+        weights are scaled, and split."""
+        weight = self.weight.flatten(1)
+        tokens = F.linear(shift, weight, self.bias)[:, None]
+        scaled = (weight * scale[:, None]).transpose(1, 2).split([part.shape[1] for part in parts], dim=1)
+        for part, rows in zip(parts, scaled, strict=True):
+            tokens = torch.baddbmm(tokens, part.flatten(2).transpose(1, 2), rows)
+        return tokens.transpose(1, 2).unflatten(2, parts[0].shape[-2:])
+
+    def scales_faster(self, x: Tensor) -> bool:
+        """Whether `of_scaled` is the faster way: where an image has more pixels than a weight has rows."""
+        pixels = x.shape[2] * x.shape[3]
+        channels_last = x.is_contiguous(memory_format=torch.channels_last)
+        return x.device.type == "cpu" and channels_last and self.out_channels <= pixels
 
 
 class Conv3x3(nn.Conv2d):

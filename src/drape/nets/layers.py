@@ -4,7 +4,7 @@ All work on (b, c, h, w) in either memory format; channels-last is the fast one 
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar, cast
 
 import torch
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
-from drape.nets.config import FilmAt, Norm, Resample, Shortcut
+from drape.nets.config import FilmAt, Norm, Resample, Shortcut, Skips
 from drape.nets.convolution import Conv1x1, Conv3x3
 
 Features = Float[Tensor, "b c h w"]
@@ -45,8 +45,13 @@ class FiLM(nn.Module):
         self.to_scale_shift = zero_init(nn.Linear(embedding_dim, 2 * channels))
 
     def forward(self, x: Features, embedding: Embedding) -> Features:
-        scale, shift = self.to_scale_shift(F.silu(embedding))[:, :, None, None].chunk(2, dim=1)
-        return torch.addcmul(shift, x, 1 + scale)
+        scale, shift = self.scale_and_shift(embedding)
+        return torch.addcmul(shift[:, :, None, None], x, scale[:, :, None, None])
+
+    def scale_and_shift(self, embedding: Embedding) -> tuple[Float[Tensor, "b c"], Float[Tensor, "b c"]]:
+        """What a channel is multiplied with, 1 + scale, and what is added to it."""
+        scale, shift = self.to_scale_shift(F.silu(embedding)).chunk(2, dim=1)
+        return 1 + scale, shift
 
 
 class ResBlock(nn.Module):
@@ -63,9 +68,18 @@ class ResBlock(nn.Module):
     checkpoint_norms: bool = False
 
     def __init__(
-        self, in_channels: int, channels: int, embedding_dim: int, *, norm: Norm, film_at: FilmAt, shortcut: Shortcut
+        self,
+        in_channels: int,
+        channels: int,
+        embedding_dim: int,
+        *,
+        norm: Norm,
+        film_at: FilmAt,
+        shortcut: Shortcut,
+        skips: Skips = "concat",
     ):
         super().__init__()
+        self.skips = skips
         self.film_at_input = film_at == "input"
         self.film = FiLM(embedding_dim, in_channels if self.film_at_input else channels)
         self.norm1 = norm2d(norm, in_channels)
@@ -75,26 +89,40 @@ class ResBlock(nn.Module):
         keeps = shortcut == "identity" and in_channels == channels
         self.shortcut = nn.Identity() if keeps else mean_conv(in_channels, channels)
 
-    def forward(self, x: Features, embedding: Embedding) -> Float[Tensor, "b c2 h w"]:
+    def forward(
+        self, x: Features, embedding: Embedding, skip: Float[Tensor, "b c3 h w"] | None = None
+    ) -> Float[Tensor, "b c2 h w"]:
+        """`skip`: what an encoder left for this block of a decoder; joined with x in the way of `skips`."""
         again = self.checkpoint_norms and torch.is_grad_enabled()
         # a convolution that is a product would be computed again too, and the features there are few
         again = again and not self.conv1.is_mostly_weights(x)
         run = run_again if again else run_once
+        parts = join(self.skips, x, skip)
+        if not again:
+            parts = (together(parts),)
         at_input, at_mid = (embedding, None) if self.film_at_input else (None, embedding)
-        if not again and self.film_at_input:
-            x, at_input = self.film(x, embedding), None
-        y = run(self._first, x, at_input)
-        return run(self._around, x, at_input) + run(self._second, y, at_mid)
+        if not again and self.film_at_input and not self._scales_shortcut(x):
+            parts, at_input = (self.film(parts[0], embedding),), None
+        y = run(self._first, at_input, *parts)
+        return run(self._around, at_input, *parts) + run(self._second, at_mid, y)
 
-    def _first(self, x: Features, film: Embedding | None) -> Float[Tensor, "b c2 h w"]:
+    def _first(self, film: Embedding | None, *parts: Features) -> Float[Tensor, "b c2 h w"]:
+        x = together(parts)
         return self.conv1(F.silu(self.norm1(x if film is None else self.film(x, film))))
 
-    def _second(self, y: Features, film: Embedding | None) -> Features:
+    def _second(self, film: Embedding | None, y: Features) -> Features:
         y = self.norm2(y)
         return self.conv2(F.silu(y if film is None else self.film(y, film)))
 
-    def _around(self, x: Features, film: Embedding | None) -> Float[Tensor, "b c2 h w"]:
+    def _around(self, film: Embedding | None, *parts: Features) -> Float[Tensor, "b c2 h w"]:
+        if film is not None and self._scales_shortcut(parts[0]):
+            scale, shift = self.film.scale_and_shift(film)
+            return cast(Conv1x1, self.shortcut).of_scaled(parts, scale, shift)
+        x = together(parts)
         return self.shortcut(x if film is None else self.film(x, film))
+
+    def _scales_shortcut(self, x: Features) -> bool:
+        return isinstance(self.shortcut, Conv1x1) and self.shortcut.scales_faster(x)
 
 
 class Downsample(nn.Conv2d):
@@ -148,6 +176,22 @@ class Head(nn.Module):
 
     def forward(self, x: Features) -> Float[Tensor, "b 3 h2 w2"]:
         return F.pixel_shuffle(self.conv(F.silu(self.norm(x))), self.patch)
+
+
+def join(skips: Skips, x: Features, skip: Float[Tensor, "b c2 h w"] | None) -> tuple[Tensor, ...]:
+    """A decoder's input and what its encoder block left for it, as parts of one map; an encoder's input as it is."""
+    if skip is None:
+        return (x,)
+    if skips == "concat":
+        return x, skip
+    if skips == "concat-scaled":
+        return x, skip * math.sqrt(0.5)
+    return ((x + skip) * math.sqrt(0.5),)
+
+
+def together(parts: Sequence[Tensor]) -> Tensor:
+    """The map whose channels are those of the parts."""
+    return parts[0] if len(parts) == 1 else torch.cat(list(parts), dim=1)
 
 
 def run_once(function: Callable[..., Tensor], *inputs: Any) -> Tensor:

@@ -7,7 +7,6 @@
 [Zhu et al. 2023, TryOnDiffusion: A Tale of Two UNets, sec. 3.2 and appendix A.1]
 """
 
-import math
 from collections.abc import Iterator
 from typing import NamedTuple, cast
 
@@ -20,7 +19,7 @@ from drape.errors import DataError
 from drape.nets.attention import CrossAttention, KeysValues, SelfAttention, Tokens
 from drape.nets.body import body_places, image_places, num_maps, pose_maps
 from drape.nets.conditions import Conditions
-from drape.nets.config import BlockPlace, ParallelUNetConfig, Skips
+from drape.nets.config import BlockPlace, ParallelUNetConfig
 from drape.nets.embeddings import AttentionPool, JointTokens, Mixer, NoiseLevel, encode_places
 from drape.nets.layers import Downsample, Embedding, Features, Head, ResBlock, Stem, Upsample, run_again, run_once
 from drape.shapes import Image, PerSample, Pose
@@ -96,7 +95,7 @@ class ParallelUNet(nn.Module):
         """Say what of the forward pass is computed again in the backward pass: whole blocks, or the norms in them."""
         self.checkpoint_blocks = blocks
         for module in self.modules():
-            if isinstance(module, ResBlock):
+            if isinstance(module, ResBlock | SelfAttention | CrossAttention):
                 module.checkpoint_norms = norms and not blocks
 
     def encode_cloth(self, conditions: Conditions, log_snr: PerSample | None = None) -> ClothFeatures:
@@ -159,7 +158,6 @@ class PersonBlock(nn.Module):
     def __init__(self, config: ParallelUNetConfig, place: BlockPlace):
         super().__init__()
         self.level = place.level
-        self.skips = config.skips
         self.reads = config.cloth_source(place)
         self.enter = enter_level(config, config.channels, place)
         channels = config.channels[place.level]
@@ -184,7 +182,7 @@ class PersonBlock(nn.Module):
         self, x: Features, skip: Float[Tensor, "b c2 h2 w2"] | None, context: PersonContext, cloth: KeysValues | None
     ) -> Float[Tensor, "b c2 h2 w2"]:
         """`skip`: what the encoder left for this block of the decoder; None in the encoder."""
-        x = self.res(join(self.skips, self.enter(x), skip), context.embedding)
+        x = self.res(self.enter(x), context.embedding, skip)
         if self.self_attention is not None:
             x = self.self_attention(x, context.joints)
         if self.cross_attention is not None:
@@ -222,14 +220,13 @@ class ClothBlock(nn.Module):
     def __init__(self, config: ParallelUNetConfig, place: BlockPlace):
         super().__init__()
         self.place = place
-        self.skips = config.skips
         self.enter = enter_level(config, config.cloth_channels[: config.cloth_levels], place)
         self.res = res_block(config, config.cloth_channels[place.level], place)
 
     def forward(
         self, x: Features, skip: Float[Tensor, "b c2 h2 w2"] | None, embedding: Embedding
     ) -> Float[Tensor, "b c2 h2 w2"]:
-        return self.res(join(self.skips, self.enter(x), skip), embedding)
+        return self.res(self.enter(x), embedding, skip)
 
 
 class Conditioner(nn.Module):
@@ -296,18 +293,8 @@ def res_block(config: ParallelUNetConfig, channels: int, place: BlockPlace) -> R
         norm=config.norm,
         film_at=config.film_at,
         shortcut=config.shortcut,
+        skips=config.skips,
     )
-
-
-def join(skips: Skips, x: Features, skip: Features | None) -> Float[Tensor, "b c2 h w"]:
-    """A decoder's input and what its encoder block left for it; an encoder's input as it is."""
-    if skip is None:
-        return x
-    if skips == "concat":
-        return torch.cat([x, skip], dim=1)
-    if skips == "concat-scaled":
-        return torch.cat([x, skip * math.sqrt(0.5)], dim=1)
-    return (x + skip) * math.sqrt(0.5)
 
 
 def check_divisible(name: str, image: Tensor, stride: int) -> None:

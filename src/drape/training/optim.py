@@ -12,6 +12,33 @@ from drape.errors import ConfigError
 from drape.settings import OptimConfig
 
 
+class _InMemoryOrder:
+    """Hands torch's Adam each tensor in the order of its memory, as a view.
+
+    Of channels-last gradients its fused kernel for the CPU makes copies otherwise, and of gradients that lie in another
+    order than their weights wrong updates (torch 2.13).
+    """
+
+    def _init_group(self, group: dict[str, Any], *lists: list[Any]) -> Any:
+        result = super()._init_group(group, *lists)  # type: ignore[misc]
+        parameters, gradients, means, squares, _, _ = lists
+        for i, parameter in enumerate(parameters):
+            if parameter.ndim == 4 and gradients[i].stride() != parameter.stride():
+                gradients[i] = torch.empty_like(parameter).copy_(gradients[i])
+            if parameter.ndim == 4 and not parameter.is_contiguous():
+                for each in (parameters, gradients, means, squares):
+                    each[i] = each[i].permute(0, 2, 3, 1)
+        return result
+
+
+class Adam(_InMemoryOrder, torch.optim.Adam):
+    """torch's own numbers."""
+
+
+class AdamW(_InMemoryOrder, torch.optim.AdamW):
+    """torch's own numbers."""
+
+
 def build_optimizer(net: nn.Module, config: OptimConfig) -> torch.optim.Optimizer:
     """The optimiser of every trainable parameter.  Its state is tensors in the parameters' type, fp32.
 
@@ -29,9 +56,9 @@ def build_optimizer(net: nn.Module, config: OptimConfig) -> torch.optim.Optimize
     speed: dict[str, Any] = {"fused": config.fused, "foreach": not config.fused}
     match config.kind:
         case "adamw":
-            return torch.optim.AdamW(parameters, **adam, **decay, **speed)
+            return AdamW(parameters, **adam, **decay, **speed)
         case "adam":
-            return torch.optim.Adam(parameters, **adam, **speed)
+            return Adam(parameters, **adam, **speed)
         case "sgd":
             return torch.optim.SGD(parameters, lr=config.lr, momentum=config.momentum, **decay, **speed)
         case "adamw8bit":
