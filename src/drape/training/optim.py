@@ -23,6 +23,8 @@ class _InMemoryOrder:
         result = super()._init_group(group, *lists)  # type: ignore[misc]
         parameters, gradients, means, squares, _, _ = lists
         for i, parameter in enumerate(parameters):
+            if parameter.device.type != "cpu":
+                continue
             if parameter.ndim == 4 and gradients[i].stride() != parameter.stride():
                 gradients[i] = torch.empty_like(parameter).copy_(gradients[i])
             if parameter.ndim == 4 and not parameter.is_contiguous():
