@@ -157,7 +157,7 @@ def draw_neighbours(path: Path, samples: Gray, labels: Labels, train_images: Gra
 def draw_curves(path: Path, results: dict[str, Found]) -> None:
     """What steps buy in each sampler, and what guidance buys and costs."""
     with rc_context(STYLE):
-        figure = Figure(figsize=(7.2, 3.0), dpi=110, layout="constrained")
+        figure = Figure(figsize=(7.2, 3.4), dpi=110, layout="constrained")
         left, right = figure.subplots(1, 2)
         for colour, name in zip(COLOURS, SAMPLERS, strict=False):
             rows = sorted((row for row in ROWS if row.sampler == name and row.guidance == 2), key=lambda row: row.steps)
@@ -174,7 +174,7 @@ def draw_curves(path: Path, results: dict[str, Found]) -> None:
             right.plot(scales, y, "o-", color=colour, label=key, markersize=4)
         right.set(xlabel="guidance", title="DDIM, 50 steps", xticks=scales, ylim=(0, 1.03))
         for axes in (left, right):
-            axes.legend(frameon=False)
+            axes.legend(frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=2)
         write_atomic(path, lambda part: figure.savefig(part, format="png"))
 
 
