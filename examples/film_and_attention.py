@@ -206,10 +206,10 @@ def places(index: Tensor) -> Tensor:
 
 
 def oracle(task: Task) -> float:
-    """PSNR of the true mean colour of each mosaic: the best that knows what, and not where in it.  In dB."""
-    quarter = SIDE // 2  # each mosaic has one to itself
-    mean = F.avg_pool2d(task.truth * task.mask, quarter) / F.avg_pool2d(task.mask, quarter).clamp(min=1e-6)
-    return psnr(F.interpolate(mean, scale_factor=quarter), task.truth, task.mask).mean().item()
+    """PSNR, in dB, of the true mean colour of each mosaic: the best that can be painted by anybody who knows the right
+    badge's colours but not their order."""
+    mean, share = (F.avg_pool2d(each, SIDE // 2) for each in (task.truth * task.mask, task.mask))  # a quarter a mosaic
+    return psnr(F.interpolate(mean / share.clamp(min=1e-6), size=SIDE), task.truth, task.mask).mean().item()
 
 
 def draw_warp(path: Path, task: Task, weights: Tensor, index: int = 0) -> None:
