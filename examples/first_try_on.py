@@ -3,14 +3,12 @@
 A net is shown a person whose upper body is hidden, where the joints are, and the photo of a cloth; it paints the person
 in that cloth.  It is a diffusion model that predicts velocity, trained on people in their own clothes, like real data:
 
-    x_t = alpha x0 + sigma eps,   loss = w(t) |net(x_t, t, person, joints, cloth) - v|^2,   v = alpha eps - sigma x0
+    x_t = alpha x0 + sigma eps,  loss = w |net(x_t, log_snr, agnostic, joints, cloth) - v|^2,  v = alpha eps - sigma x0
 
 [Ho et al. 2020, eq. 4; Salimans & Ho 2022, sec. 4; two streams joined by attention: Zhu et al. 2023, sec. 3.2]
 
-It is judged on people it never saw, in clothes they do not wear.  They are made by code, so the right answer is known,
-and what a falling loss does not say can be asked: how far is the hidden region from the true picture, beside what
-learns nothing?  What changes there in another cloth, and what outside?  And all through the run: how much worse does it
-predict with somebody else's cloth (the swap gap)?
+It is judged on people it never saw, in clothes they do not wear; the right answer is known, since code made them.  And
+all through the run it is asked how much worse it predicts with somebody else's cloth (the swap gap).
 """
 
 import json
@@ -24,7 +22,6 @@ from typing import Annotated, Any, Literal
 
 import torch
 import typer
-from matplotlib.figure import Figure
 from torch import Tensor, nn
 
 from drape.cli._progress import bar
@@ -33,7 +30,7 @@ from drape.conditioning import conditions_of
 from drape.config import RunConfig
 from drape.data.cache import Cached, cache
 from drape.data.loader import order
-from drape.data.sample import TryOnBatch
+from drape.data.sample import TryOnBatch, TryOnSample
 from drape.data.viton_hd import VitonHD
 from drape.devices import autocast, hardware, pick_device
 from drape.diffusion.guidance import clipped
@@ -45,17 +42,17 @@ from drape.errors import CheckpointError
 from drape.evaluation.baselines import mean_colour, true_warp, warped_cloth
 from drape.evaluation.metrics import colour_error, masked_mean, psnr, swap_change
 from drape.mannequin.dataset import Recipe, write_dataset
-from drape.nets import sizes
 from drape.nets.attention import CrossAttention
 from drape.nets.body import body_places, num_maps, pose_maps
 from drape.nets.conditions import Conditions
 from drape.nets.embeddings import Mixer, NoiseLevel, encode_places
 from drape.nets.layers import Downsample, Head, ResBlock, Stem, Upsample
 from drape.nets.parallel_unet import ParallelUNet
+from drape.plotting import save_columns
 from drape.presets import mini_64
 from drape.settings import EmaConfig
 from drape.shapes import Image, PerSample
-from drape.storage import write_atomic, write_json
+from drape.storage import read_torch, write_atomic, write_json
 from drape.training.ema import Ema
 from drape.training.optim import build_optimizer, learning_rate
 from drape.training.randomness import draw
@@ -69,9 +66,9 @@ python examples/first_try_on.py --net parallel-unet --images 300000 --device cud
 Net = Literal["own", "parallel-unet"]
 JUDGED = ("person", "cloth", "cloth_mask", "agnostic", "agnostic_mask", "pose", "cloth_pose", "densepose", "warp")
 PROBES = (0.5, 0.7, 0.85, 0.95)  # times at which the swap gap is measured: mostly noise, so the cloth must be read
-SAMPLER_STEPS, CHUNK, SHOWN = 16, 50, 5
+SAMPLER_STEPS, SHOWN = 16, 5
 CLEAN = torch.zeros(1)  # no noise is added to what the net is told
-NARROW = replace(sizes.mini_64(), channels=(64, 128, 128), cloth_channels=(64, 96, 96))  # than the net of the demo
+NARROW = replace(mini_64().net, channels=(64, 128, 128), cloth_channels=(64, 96, 96))  # than the net of the demo
 WORDS = {"own": "the tiny net", "parallel-unet": "ParallelUNet"}
 
 
@@ -116,46 +113,64 @@ def places_of(pose: Tensor, features: Tensor) -> Tensor:
     return encode_places(body_places(pose, *features.shape[-2:])).to(features.dtype)
 
 
-def train(net: nn.Module, config: RunConfig, pairs: Cached, held: TryOnBatch, folder: Path) -> list[dict[str, float]]:
-    """Train in place, leave the averaged weights in `net`, return loss and swap gap all through the run.
+class Run:
+    """A net in training, with all that must survive an interruption.  Goes on from the checkpoint at `path`, if there
+    is one; raises CheckpointError if that is damaged, of other code, or not of a run that `key` describes."""
 
-    This is `drape train` without its guards: the draws, the order, the schedule and the average are the same functions.
-    """
-    device = held.need("person").device
-    optimizer, ema = build_optimizer(net, config.optim), Ema(net, config.ema)
-    (seen, history), losses = load(folder / "checkpoint.pt", repr(config), net, optimizer, ema), []
+    def __init__(self, net: nn.Module, config: RunConfig, path: Path, key: str):
+        self.net, self.config, self.path, self.key = net, config, path, key
+        self.optimizer, self.ema = build_optimizer(net, config.optim), Ema(net, config.ema)
+        self.seen, self.history = 0, list[dict[str, float]]()
+        if not path.is_file():
+            return
+        if (state := read_torch(path)).get("run") != key:
+            raise CheckpointError(f"{path} belongs to a run with other settings. Choose another --out.")
+        try:
+            net.load_state_dict(state["net"])
+            self.optimizer.load_state_dict(state["optimizer"])
+        except (RuntimeError, ValueError) as error:
+            raise CheckpointError(f"{path} is of a net of other code. Choose another --out.") from error
+        self.ema.load(state["ema"], str(path))
+        self.seen, self.history = state["seen"], state["history"]
+
+    def save(self) -> None:
+        state = {"run": self.key, "seen": self.seen, "history": self.history, "ema": self.ema.checkpoint_tensors()}
+        state |= {"net": self.net.state_dict(), "optimizer": self.optimizer.state_dict()}
+        write_atomic(self.path, partial(torch.save, state))
+
+
+def train(run: Run, pairs: Cached, held: TryOnBatch) -> None:
+    """Train in place and leave the averaged weights in the net; the swap gap is measured on `held`.  This is `drape
+    train` without its guards: the draws, the order, the schedule and the average are the same functions."""
+    net, config, device, losses = run.net, run.config, held.need("person").device, []
     every = max(config.batch_size, config.images // 15 // config.batch_size * config.batch_size)
     schedule = config.diffusion.build_schedule(config.resolution)
     with bar("training") as show:
-        while seen < config.images:
-            chosen = order(seed=config.seed, num_samples=len(pairs), images_seen=seen, batch_size=config.batch_size)
-            draws = draw(config, seen, config.batch_size)
+        while run.seen < config.images:
+            chosen = order(seed=config.seed, num_samples=len(pairs), images_seen=run.seen, batch_size=config.batch_size)
+            draws = draw(config, run.seen, config.batch_size)
             batch, log_snr = pairs.batch(chosen, draws.flip).to(device), schedule.log_snr(draws.t.to(device))
             error = velocity_error(net, config, batch, draws.eps.to(device), log_snr)
             inside = 1 + (config.diffusion.mask_weight - 1) * batch.need("agnostic_mask")  # where there is work to do
             error = (error * inside / inside.mean(dim=(1, 2, 3), keepdim=True)).mean(dim=(1, 2, 3))
             loss = (clipped_snr(log_snr, "v") * error).mean()
-            optimizer.zero_grad()
+            run.optimizer.zero_grad()
             loss.backward()
             nn.utils.clip_grad_norm_(net.parameters(), config.optim.grad_clip)
-            for group in optimizer.param_groups:
-                group["lr"] = learning_rate(config.optim, seen, seen / config.images)
-            optimizer.step()
-            seen += config.batch_size
-            ema.update(net, seen, config.batch_size)
+            for group in run.optimizer.param_groups:
+                group["lr"] = learning_rate(config.optim, run.seen, run.seen / config.images)
+            run.optimizer.step()
+            run.seen += config.batch_size
+            run.ema.update(net, run.seen, config.batch_size)
             losses.append(loss.item())
-            show(seen, config.images)
-            if seen // every > (seen - config.batch_size) // every or seen >= config.images:
-                history.append({"images": seen, "loss": fmean(losses), "swap_gap": swap_gap(net, config, held)})
-                print(
-                    "{images:7,} images   loss {loss:.3f}   swap gap {swap_gap:4.0%}".format(**history[-1]), flush=True
-                )
-                state = {"run": repr(config), "seen": seen, "history": history, "ema": ema.checkpoint_tensors()}
-                state |= {"net": net.state_dict(), "optimizer": optimizer.state_dict()}
-                write_atomic(folder / "checkpoint.pt", partial(torch.save, state))
+            show(run.seen, config.images)
+            if run.seen % every < config.batch_size or run.seen >= config.images:
+                now = {"images": run.seen, "loss": fmean(losses), "swap_gap": swap_gap(net, config, held)}
+                print("{images:7,} images   loss {loss:.3f}   swap gap {swap_gap:4.0%}".format(**now), flush=True)
+                run.history.append(now)
+                run.save()
                 losses.clear()
-    net.load_state_dict(ema.tensors)
-    return history
+    net.load_state_dict(run.ema.tensors)
 
 
 def velocity_error(net: nn.Module, config: RunConfig, batch: TryOnBatch, eps: Image, log_snr: PerSample) -> Image:
@@ -169,8 +184,8 @@ def velocity_error(net: nn.Module, config: RunConfig, batch: TryOnBatch, eps: Im
 @torch.no_grad()
 def swap_gap(net: nn.Module, config: RunConfig, held: TryOnBatch) -> float:
     """How much larger the error inside the mask is in the neighbour's cloth, relative: 0 ignores the cloth."""
-    eps, mask = per_image(range(len(held)))(held.need("person")), held.need("agnostic_mask")
-    swapped, gaps = replace(held, cloth=held.need("cloth").roll(1, dims=0)), []
+    eps, mask, gaps = per_image(range(len(held)))(held.need("person")), held.need("agnostic_mask"), []
+    swapped = replace(held, cloth=held.need("cloth").roll(1, dims=0))
     for level in config.diffusion.build_schedule(config.resolution).log_snr(torch.tensor(PROBES)):
         errors = (velocity_error(net, config, each, eps, level.to(eps).expand(len(held))) for each in (held, swapped))
         own, other = (masked_mean(error.mean(dim=1, keepdim=True), mask).mean().item() for error in errors)
@@ -195,34 +210,20 @@ def dress(net: nn.Module, config: RunConfig, batch: TryOnBatch) -> Image:
 
 def judge(net: nn.Module, config: RunConfig, test: Cached, device: torch.device) -> tuple[dict[str, Any], Tensor]:
     """(numbers, try-ons) of the test people in clothes they do not wear, beside what learns nothing."""
-    chunks = [test.batch(each).to(device) for each in torch.arange(len(test)).split(CHUNK)]
-    others = [replace(batch, cloth=batch.need("cloth").roll(1, dims=0)) for batch in chunks]
-    worn, other = (torch.cat([dress(net, config, each) for each in batches]).cpu() for batches in (chunks, others))
+    whole = test.batch(torch.arange(len(test)))
+    truth, mask = whole.need("person"), whole.need("agnostic_mask")
+    swapped = replace(whole, cloth=whole.need("cloth").roll(1, dims=0))
+    worn, other = (dress(net, config, batch.to(device)).cpu() for batch in (whole, swapped))
     samples = [test[index] for index in range(len(test))]
     blind = {"mean colour of the cloth": map(mean_colour, samples), "warped cloth": map(warped_cloth, samples)}
     blind["the true warp, without light"] = (true_warp(s.person, s.cloth, s.cloth_mask, s.warp) for s in samples)
     found = {"net": worn, "net, in another cloth": other} | {name: torch.stack([*each]) for name, each in blind.items()}
-    whole = test.batch(torch.arange(len(test)))
-    truth, mask = whole.need("person"), whole.need("agnostic_mask")
     table: dict[str, dict[str, list[float]]] = {}  # [mean, standard error]
     for name, pictures in found.items():
         values = {"psnr": psnr(pictures, truth, mask), "colour_error": colour_error(pictures, truth, mask)}
         table[name] = {key: [each.mean().item(), each.std().item() / len(each) ** 0.5] for key, each in values.items()}
     shown = torch.where(mask.bool(), worn, whole.need("agnostic"))  # what was not hidden stays as it is
     return {"table": table, **vars(swap_change(worn, other, mask))}, shown
-
-
-def load(path: Path, run: str, net: nn.Module, optimizer: Any, ema: Ema) -> tuple[int, list[dict[str, float]]]:
-    """(images seen, history) of a checkpoint, whose tensors go where they belong; of none, (0, [])."""
-    if not path.is_file():
-        return 0, []
-    state = torch.load(path, map_location="cpu", weights_only=True)
-    if state["run"] != run:
-        raise CheckpointError(f"{path} belongs to a run with other settings. Repeat those, or choose another --out.")
-    net.load_state_dict(state["net"])
-    optimizer.load_state_dict(state["optimizer"])
-    ema.load(state["ema"], str(path))
-    return state["seen"], state["history"]
 
 
 def report(out: Path, folder: Path, test: Cached, size: tuple[int, int], by_net: dict[str, Any]) -> None:
@@ -235,37 +236,32 @@ def report(out: Path, folder: Path, test: Cached, size: tuple[int, int], by_net:
     for net, found in results.items():
         print(f"{net}: another cloth changes {found['inside']:.3f} in the mask, {found['outside']:.3f} outside it")
     before = VitonHD(folder, split="test", size=size, fields=("person",))
-    samples = [test[index] for index in range(SHOWN)]  # the first ones, not chosen
+    samples = [test[index] for index in range(min(SHOWN, len(test)))]  # the first ones, not chosen
     columns = {"the person": [before.by_id(each.person_id).person for each in samples]}
-    columns |= {"the cloth": [each.cloth for each in samples], "its mean colour": [*map(mean_colour, samples)]}
-    columns |= {WORDS[net]: list(torch.load(out / net / "worn.pt")[:SHOWN]) for net in WORDS if net in by_net}
-    columns["the truth"] = [each.person for each in samples]
-    draw_people(out / "people.png", columns)
+    columns |= {"the net is given": [*map(given, samples)], "and the cloth": [each.cloth for each in samples]}
+    columns["warped cloth"] = [*map(warped_cloth, samples)]
+    kept = {word: out / net / "worn.pt" for net, word in WORDS.items() if net in by_net}
+    columns |= {word: list(read_torch(path)[:SHOWN]) for word, path in kept.items() if path.is_file()}
+    save_columns(out / "people.png", columns | {"the truth": [each.person for each in samples]}, smooth=True)
 
 
-def draw_people(path: Path, columns: dict[str, list[Any]]) -> None:
-    """One row a person."""
-    sheet = torch.cat([torch.cat(column, dim=1) for column in columns.values()], dim=2)
-    height, width = sheet.shape[1:]
-    axes = Figure(figsize=(8, 8 * height / width + 0.3), layout="constrained").subplots()
-    axes.imshow((sheet / 2 + 0.5).permute(1, 2, 0).clamp(0, 1).numpy(), interpolation="bicubic")
-    places = [(i + 0.5) * width / len(columns) for i in range(len(columns))]
-    axes.set(yticks=[], frame_on=False, xticks=places, xticklabels=list(columns))
-    axes.tick_params(top=True, labeltop=True, bottom=False, labelbottom=False, length=0)
-    axes.figure.savefig(path, dpi=100)
+def given(sample: TryOnSample) -> Tensor:
+    """The agnostic picture with white dots at the joints."""
+    dots = pose_maps("joints", sample.pose[None], *sample.agnostic.shape[-2:], sigma=0.015)[0].amax(dim=0)
+    return sample.agnostic + (1 - sample.agnostic) * dots
 
 
 def settings(size: tuple[int, int], images: int, seed: int) -> RunConfig:
-    """Those of the preset mini-64 for a short run in small batches, on people in their own clothes only."""
-    config = replace(mini_64(), resolution=size, images=images, seed=seed, batch_size=16, condition_drop=0.0)
-    optim = replace(config.optim, warmup_images=min(1_000, images // 10), decay=0.4)
-    return replace(config, optim=optim, data=replace(config.data, settings=("paired",)), ema=EmaConfig(lengths=(0.05,)))
+    """Those of mini-64 for a short run in small batches, on people in their own clothes; NARROW, for either net."""
+    base = replace(mini_64(), net=NARROW, resolution=size, images=images, seed=seed, batch_size=16, condition_drop=0.0)
+    optim = replace(base.optim, warmup_images=min(1_000, images // 10), decay=0.4)
+    return replace(base, optim=optim, data=replace(base.data, settings=("paired",)), ema=EmaConfig(lengths=(0.05,)))
 
 
 def main(
     net: Annotated[Net, typer.Option(help="The tiny net of this file, or drape's.")] = "own",
     data: Annotated[Path | None, typer.Option(help="A mannequin folder with a test split.")] = None,
-    out: Annotated[Path, typer.Option(help="For people, checkpoints, results.")] = Path("build/learn/first_try_on"),
+    out: Annotated[Path | None, typer.Option(help="Folder for people, checkpoints, results.")] = None,
     images: Annotated[int, typer.Option(callback=at_least(16), help="Images to train on.")] = 24_000,
     quick: Annotated[bool, typer.Option("--quick", help="At most 4,000 images of 32x24, 200 people.")] = False,
     seed: Annotated[int, typer.Option(help="Other weights and noise; the people stay.")] = 0,
@@ -273,7 +269,14 @@ def main(
 ) -> None:
     """Train a try-on net on people made by code, and judge it on people it never saw."""
     where, size, images = pick_device(device), (32, 24) if quick else (64, 48), min(images, 4_000) if quick else images
-    config = settings(size, images, seed)
+    out = out or Path("build/learn") / ("first_try_on_quick" if quick else "first_try_on")
+    config, path = settings(size, images, seed), out / "results.json"
+    torch.manual_seed(seed)
+    built = (FirstTryOn() if net == "own" else ParallelUNet(NARROW)).to(where, memory_format=torch.channels_last)
+    key, results = f"{data} {config}", json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    if any(found.get("run") != key for found in results.values()):
+        raise CheckpointError(f"{path} has runs with other settings. Repeat those, or choose another --out.")
+    run = Run(built, config, out / net / "checkpoint.pt", key)  # refused, if at all, before there is work
     if data is None:
         data, people = out / f"people-{size[0]}x{size[1]}", 200 if quick else 4_000
         recipe = Recipe(people=people, test=people // 20, seed=1, size=size, textures=None, worn=False)
@@ -282,14 +285,11 @@ def main(
     splits = VitonHD(data, size=size), VitonHD(data, split="test", setting="counterfactual", size=size, fields=JUDGED)
     with bar("reading") as show:
         pairs, test = (cache(each, progress=show, folder=out / "cache") for each in splits)
-    torch.manual_seed(seed)
-    built = (FirstTryOn() if net == "own" else ParallelUNet(NARROW)).to(where, memory_format=torch.channels_last)
     print(f"{WORDS[net]}: {sum(p.numel() for p in built.parameters()):,} parameters, {hardware(where)}")
-    history = train(built, config, pairs, test.batch(torch.arange(min(32, len(test)))).to(where), out / net)
+    train(run, pairs, test.batch(torch.arange(min(32, len(test)))).to(where))
     found, worn = judge(built, config, test, where)
     write_atomic(out / net / "worn.pt", partial(torch.save, worn))
-    path, record = out / "results.json", found | {"images": images, "seed": seed, "history": history}
-    results = (json.loads(path.read_text()) if path.is_file() else {}) | {net: record}
+    results[net] = found | {"images": images, "seed": seed, "history": run.history, "run": key}
     write_json(path, results)
     report(out, data, test, size, results)
     print(f"seed {seed}\n{out}")

@@ -14,9 +14,10 @@ fork.json holds the settings of the fork: the paper's objective (noise, uniform 
 docs/learn/from_a_flat_loss.md finds all of it again with drape's commands, and ends with a dressed person.
 """
 
+import json
 import shutil
 import sys
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Annotated
 
@@ -39,7 +40,7 @@ MIRRORED, LEAKED = 0.04, 0.02
 
 
 def main(
-    out: Annotated[Path, typer.Option(help="Folder for the data and the settings.")] = Path("build/learn/stalled"),
+    out: Annotated[Path | None, typer.Option(help="Folder for the data and the settings.")] = None,
     in_step: Annotated[
         bool, typer.Option("--in-step", help="Write the data again as OUT/in-step, with the clothes where they belong.")
     ] = False,
@@ -48,7 +49,10 @@ def main(
     quick: Annotated[bool, typer.Option("--quick", help="50 pairs, and settings for a run of a minute.")] = False,
 ) -> None:
     """Write the data set and the settings of a run that stalls; what is there already is left as it is."""
+    out = out or Path("build/learn") / ("stalled_quick" if quick else "stalled")
     recipe = Recipe(people=50 if quick else people, test=16, seed=seed, size=(64, 48), textures=None, worn=False)
+    if in_step:
+        recipe = written(out / "sound") or recipe
     with bar("people") as progress:
         write_dataset(out / "sound", recipe, on_sample=progress)
     pairs = out / ("in-step" if in_step else "pairs")
@@ -58,9 +62,19 @@ def main(
         shutil.copytree(out / "sound", part, ignore=shutil.ignore_patterns("*warp*", "counterfactual"))
         spoil(part, recipe, in_step=in_step)
         part.rename(pairs)
-    write_json(out / "fork.json", fork(images=320 if quick else 20_000).to_dict())
+    if not (in_step and (out / "fork.json").is_file()):
+        write_json(out / "fork.json", fork(images=320 if quick else 20_000).to_dict())
     print(f"{recipe.people} pairs for training, {recipe.test} for the test: {pairs}")
     print(f"the settings: {out / 'fork.json'}")
+
+
+def written(folder: Path) -> Recipe | None:
+    """The recipe of people that are there already: --in-step needs none of the options that they were made with."""
+    marker = folder / "dataset.json"
+    if not marker.is_file():
+        return None
+    words = json.loads(marker.read_text(encoding="utf-8"))
+    return Recipe(**{each.name: words[each.name] for each in fields(Recipe)} | {"size": tuple(words["size"])})
 
 
 def spoil(root: Path, recipe: Recipe, *, in_step: bool) -> None:

@@ -16,6 +16,7 @@ from drape.plotting_axes import RUN, colours, finish, frame, log_scale, shortene
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+    from torch import Tensor
 
 Curve = tuple[np.ndarray, np.ndarray]
 """(images, values), both (n,), images rising."""
@@ -146,6 +147,26 @@ def save(figure: "Figure", path: Path) -> None:
     metadata = {"Software": None} if path.suffix == ".png" else {"Date": None}
     with rc_context(STYLE):
         figure.savefig(path, dpi=140, metadata=metadata, facecolor="white")
+
+
+def save_columns(path: Path, columns: "Mapping[str, Sequence[Tensor]]", *, smooth: bool = False) -> None:
+    """Pictures (3, h, w) in [-1, 1] as one PNG of 800 pixels: a column under each name, a row for each of its pictures.
+
+    smooth   interpolate between pixels, as for photos; else they stay squares
+    """
+    from matplotlib.figure import Figure
+
+    framed = [[np.pad(x, ((0, 0), (1, 1), (1, 1)), constant_values=1) for x in each] for each in columns.values()]
+    sheet = np.concatenate([np.concatenate(each, axis=1) for each in framed], axis=2).transpose(1, 2, 0) / 2 + 0.5
+    height, width = sheet.shape[:2]
+    figure = Figure(figsize=(8, 8 * height / width + 0.3), layout="constrained")
+    axes = figure.subplots()
+    axes.imshow(sheet.clip(0, 1), interpolation="bicubic" if smooth else "nearest")
+    middles = [(i + 0.5) * width / len(columns) for i in range(len(columns))]
+    axes.set(yticks=[], frame_on=False, xticks=middles, xticklabels=list(columns))
+    axes.tick_params(top=True, labeltop=True, bottom=False, labelbottom=False, length=0)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=100, metadata={"Software": None}, pil_kwargs={"optimize": True})
 
 
 def _losses(runs: Sequence[Curves]) -> list[Panel]:

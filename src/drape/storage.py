@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
@@ -78,6 +79,17 @@ def read_safetensors(path: Path, prefixes: tuple[str, ...] = ("",)) -> tuple[dic
                 f"{path} is a pickle; drape loads none because a pickle can run code. Convert it to safetensors."
             ) from error
         raise CheckpointError(f"{path} is damaged or no safetensors file ({error}). Copy or train it again.") from error
+
+
+def read_torch(path: Path) -> Any:
+    """Tensors and plain data that torch.save wrote, on the CPU; nothing in the file is run.
+
+    Raises CheckpointError if it cannot be read.
+    """
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch promises no type
+        raise CheckpointError(f"{path} cannot be read ({type(error).__name__}). Delete it to begin again.") from error
 
 
 def disk_error(path: Path, error: Exception, needed: int | None = None) -> CheckpointError:

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from drape.cli.command import script
+from drape.nets.attention import CrossAttention, merge_heads
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -71,17 +72,38 @@ def test_a_fresh_net_leaves_the_person_as_it_is_and_every_weight_learns(chapter:
     assert {name for name in silent if not name.endswith("to_scale_shift.weight")} == set()
 
 
-def test_the_attention_map_is_the_one_that_the_net_uses(chapter: ModuleType) -> None:
+@pytest.mark.parametrize(("head_dim", "qk_norm"), [(32, False), (32, True), (16, False), (8, True)])
+def test_the_attention_map_is_the_one_that_the_net_uses(
+    chapter: ModuleType, head_dim: int, qk_norm: bool, tmp_path: Path
+) -> None:
     torch.manual_seed(0)
     net, task = chapter.Painter("attention"), chapter.draw(2, 0)
+    net.look = CrossAttention(32, 32, head_dim=head_dim, norm="layer", qk_norm=qk_norm, position_dim=0)
     for parameter in net.parameters():
         parameter.data += 0.1 * torch.randn_like(parameter)
     rows = net.attention_map(task.person, task.cloth)
-    torch.testing.assert_close(rows.sum(dim=-1), torch.ones(rows.shape[:2]))
+    assert rows.shape == (2, 32 // head_dim, chapter.GRID**2, chapter.GRID**2)
+    torch.testing.assert_close(rows.sum(dim=-1), torch.ones(rows.shape[:3]))
     x = net.trunk(task.person, task.cloth, torch.zeros(2, chapter.TOLD))
     cloth = net.look.project(net.see(task.cloth), None)
-    by_hand = x.flatten(2).transpose(1, 2) + net.look.to_out(rows @ cloth.values[:, 0])
+    by_hand = x.flatten(2).transpose(1, 2) + net.look.to_out(merge_heads(rows @ cloth.values))
     torch.testing.assert_close(net.look(x, cloth, None).flatten(2).transpose(1, 2), by_hand, atol=1e-4, rtol=1e-4)
+    found, _, _ = chapter.judge(net, task)  # whatever the number of heads
+    assert found["error"] >= 0
+    chapter.draw_warp(tmp_path / "warp.png", task, rows.detach())
+    assert (tmp_path / "warp.png").is_file()
+
+
+def test_a_map_that_is_off_by_one_place_everywhere_is_said_to_be(
+    chapter: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    task, net = chapter.draw(4, 0), chapter.Painter("attention")
+    looks = (task.source.clamp(min=0) - chapter.GRID - 1).clamp(min=0)  # one place to the left and one up
+    rows = torch.nn.functional.one_hot(looks, chapter.GRID**2).float()
+    monkeypatch.setattr(net, "attention_map", lambda *_: torch.stack([torch.rand_like(rows), rows], dim=1))
+    found, _, _ = chapter.judge(net, task)
+    assert found["shift"] == (-chapter.PATCH, -chapter.PATCH) and found["shifted"] == 1 and found["exact"] == 0
+    assert found["error"] == pytest.approx(chapter.PATCH * 2**0.5)  # of the head that is nearer
 
 
 @pytest.mark.slow
@@ -89,11 +111,12 @@ def test_the_same_command_prints_the_same_numbers(
     chapter: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(chapter, "TESTED", 16)
+    monkeypatch.setattr(chapter, "WATCHED", 4)
     found = []
     for name in ("a", "b"):
         assert run(chapter, monkeypatch, "--quick", "--steps", "10", "--out", str(tmp_path / name)) == 0
         found.append(json.loads((tmp_path / name / "results.json").read_text(encoding="utf-8")))
-        assert {each.name for each in (tmp_path / name).glob("*.png")} == {"painted.png", "warp.png"}
+        assert {each.name for each in (tmp_path / name).glob("*.png")} == {"painted.png", "warp.png", "curves.png"}
     assert found[0] == found[1]
     assert set(found[0]["nets"]) == {"concat", "film", "attention"}
     assert "pixels beside the true place" in capsys.readouterr().out

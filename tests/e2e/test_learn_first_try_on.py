@@ -44,7 +44,6 @@ def test_both_nets_run_through_the_same_loop_and_stand_in_one_figure(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setattr(chapter, "SHOWN", 2)
     monkeypatch.setattr(chapter, "SAMPLER_STEPS", 2)
     for net in ("own", "parallel-unet"):
         assert run(chapter, monkeypatch, *tiny(people, tmp_path, "--net", net)) == 0
@@ -54,6 +53,10 @@ def test_both_nets_run_through_the_same_loop_and_stand_in_one_figure(
     printed = capsys.readouterr().out
     assert "the tiny net, in another cloth" in printed and "ParallelUNet, in another cloth" in printed
     assert (tmp_path / "people.png").is_file()
+    monkeypatch.setattr(chapter, "write_dataset", None)  # refused before there is anything to do
+    for other in (("--images", "48"), ("--images", "48", "--net", "parallel-unet")):
+        assert run(chapter, monkeypatch, "--out", str(tmp_path), *other) == 2
+        assert "has runs with other settings" in one_line_of(capsys.readouterr().err)
 
 
 def test_a_run_that_is_stopped_goes_on_to_the_same_numbers_and_takes_no_other_settings(
@@ -63,7 +66,6 @@ def test_a_run_that_is_stopped_goes_on_to_the_same_numbers_and_takes_no_other_se
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setattr(chapter, "SHOWN", 2)
     monkeypatch.setattr(chapter, "SAMPLER_STEPS", 2)
     assert run(chapter, monkeypatch, *tiny(people, tmp_path / "whole")) == 0
     measure, calls = chapter.swap_gap, []
@@ -81,8 +83,36 @@ def test_a_run_that_is_stopped_goes_on_to_the_same_numbers_and_takes_no_other_se
     whole, parts = ((tmp_path / name / "results.json").read_text() for name in ("whole", "parts"))
     assert whole == parts
     capsys.readouterr()
-    assert run(chapter, monkeypatch, *tiny(people, tmp_path / "parts", "--seed", "1")) == 2
-    assert "belongs to a run with other settings" in one_line_of(capsys.readouterr().err)
+    (tmp_path / "parts" / "own" / "worn.pt").unlink()  # it is only drawn
+    (tmp_path / "parts" / "results.json").unlink()
+    assert run(chapter, monkeypatch, *tiny(people, tmp_path / "parts")) == 0
+    capsys.readouterr()
+    (tmp_path / "parts" / "results.json").unlink()
+    checkpoint = tmp_path / "parts" / "own" / "checkpoint.pt"
+    monkeypatch.setattr(chapter, "write_dataset", None)
+    for words, arguments in (
+        ("belongs to a run with other settings", tiny(people, tmp_path / "parts", "--seed", "1")),
+        ("belongs to a run with other settings", ("--out", str(tmp_path / "parts"))),
+    ):
+        assert run(chapter, monkeypatch, *arguments) == 2
+        assert words in one_line_of(capsys.readouterr().err)
+    whole_net = chapter.FirstTryOn
+    monkeypatch.setattr(chapter, "FirstTryOn", lambda: whole_net(fine=32))
+    assert run(chapter, monkeypatch, *tiny(people, tmp_path / "parts")) == 2
+    assert "is of a net of other code" in one_line_of(capsys.readouterr().err)
+    monkeypatch.setattr(chapter, "FirstTryOn", whole_net)
+    checkpoint.write_bytes(checkpoint.read_bytes()[:1000])
+    assert run(chapter, monkeypatch, *tiny(people, tmp_path / "parts")) == 2
+    assert "cannot be read" in one_line_of(capsys.readouterr().err)
+
+
+def test_the_quick_settings_have_a_folder_of_their_own(
+    chapter: ModuleType, people: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(chapter, "SAMPLER_STEPS", 2)
+    monkeypatch.chdir(tmp_path)
+    assert run(chapter, monkeypatch, "--quick", "--images", "16", "--data", str(people)) == 0
+    assert [each.name for each in (tmp_path / "build" / "learn").iterdir()] == ["first_try_on_quick"]
 
 
 def test_bad_data_is_one_line(

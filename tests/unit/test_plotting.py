@@ -7,8 +7,10 @@ from xml.etree import ElementTree
 
 import numpy as np
 import pytest
+import torch
+from PIL import Image
 
-from drape.plotting import Curves, figure_of, mean_band, middle_band, save, window_of, windows
+from drape.plotting import Curves, figure_of, mean_band, middle_band, save, save_columns, window_of, windows
 from drape.plotting_axes import ordinary, short
 
 
@@ -198,3 +200,14 @@ def test_a_learning_rate_that_differs_by_orders_of_magnitude_is_drawn_on_a_logar
     slow = Curves(name="slow", steps={**runs[1].steps, "lr": (images, rates / 30)})
     assert figure_of(runs).axes[-1].get_yscale() == "linear"
     assert figure_of([runs[0], slow]).axes[-1].get_yscale() == "log"
+
+
+def test_columns_of_pictures_stand_side_by_side_in_their_order(tmp_path: Path) -> None:
+    red, blue = (torch.tensor(colour)[:, None, None].expand(3, 8, 6) for colour in ((1.0, -1, -1), (-1.0, -1, 1)))
+    save_columns(tmp_path / "new" / "sheet.png", {"red": [red, red], "blue": [blue, blue]})
+    with Image.open(tmp_path / "new" / "sheet.png") as image:
+        assert image.width == 800
+        pixels = np.asarray(image.convert("RGB"))
+    middle = pixels[3 * len(pixels) // 4]
+    assert (middle[200] == (255, 0, 0)).all() and (middle[600] == (0, 0, 255)).all()
+    assert (middle[2] == 255).all()

@@ -16,7 +16,7 @@ from drape import storage
 from drape.data.sample import TryOnBatch
 from drape.data.transforms import to_bytes
 from drape.errors import CheckpointError
-from drape.storage import one_line_errors, only_process, remove_leftovers, write_atomic, write_json
+from drape.storage import one_line_errors, only_process, read_torch, remove_leftovers, write_atomic, write_json
 from drape.training.preview import write_grid
 from drape.training.telemetry import Log
 
@@ -124,3 +124,14 @@ def test_a_folder_is_held_against_other_processes_until_this_one_lets_go(tmp_pat
     with only_process(tmp_path):
         assert "another process trains in" in try_it().stderr
     assert try_it().stdout == "free\n"
+
+
+def test_what_torch_saved_comes_back_and_what_is_damaged_is_one_line(tmp_path: Path) -> None:
+    path = tmp_path / "state.pt"
+    write_atomic(path, lambda part: torch.save({"seen": 3, "net": torch.arange(4.0)}, part))
+    found = read_torch(path)
+    assert found["seen"] == 3 and torch.equal(found["net"], torch.arange(4.0))
+    for content in (path.read_bytes()[:100], b"", b"not a file of torch"):
+        path.write_bytes(content)
+        with pytest.raises(CheckpointError, match=r"state\.pt cannot be read .* Delete it to begin again"):
+            read_torch(path)
