@@ -33,7 +33,7 @@ from drape.devices import autocast, hardware, pick_device
 from drape.errors import CheckpointError, ConfigError, DataError
 from drape.evaluation.frechet import frechet
 from drape.plotting import STYLE
-from drape.plotting_axes import COLOURS
+from drape.plotting_axes import COLOURS, log_scale
 from drape.storage import write_atomic, write_json
 from drape.training.randomness import seed_of
 
@@ -241,10 +241,11 @@ def save_curves(folder: Path) -> None:
             strip.set_title(name, color=colour)
             strip.axis("off")
         distance.axhline(results["held_out"]["frechet"], color="black", linestyle=":", label="real pictures held out")
-        distance.set(title="Fréchet distance to the training pictures", xlabel="thousand pictures shown", yscale="log")
+        distance.set(title="Fréchet distance to the training pictures", xlabel="thousand pictures shown")
+        log_scale(distance)
         distance.legend(frameon=False)
         memory.axhline(0.5, color="black", linestyle=":", label="chance")
-        memory.set(title="Training pictures that D scores above held-out ones", xlabel="thousand pictures shown")
+        memory.set(title="Training pictures scored above held-out ones", xlabel="thousand pictures shown")
         memory.set(ylim=(0.4, 1.02))
         memory.legend(frameon=False)
         figure.savefig(folder / "curves.png")

@@ -24,10 +24,10 @@ def commands(page: Path) -> list[str]:
 def quickly(line: str) -> list[str]:
     """The command as this Python runs it, with less to do."""
     words = shlex.split(line)
+    words = [QUICK.get(before, word) for before, word in zip(["", *words], words, strict=False)]
     if words[0] == "python":
         return [sys.executable, *words[1:], *["--quick"] * ("--quick" not in words)]
     assert words[0] == "drape", f"{line}: expected drape or python"
-    words = [QUICK.get(before, word) for before, word in zip(["", *words], words, strict=False)]
     words = [word.replace("sound:005", "sound:000") for word in words]  # people whom a small set has too
     quick = ["--threshold", "overfit_steps=20"] if "--overfit" in words else []
     return [sys.executable, "-m", "drape", *words[1:], *quick]
