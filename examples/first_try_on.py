@@ -35,7 +35,7 @@ from drape.data.viton_hd import VitonHD
 from drape.devices import autocast, hardware, pick_device
 from drape.diffusion.guidance import clipped
 from drape.diffusion.prediction import Prediction, add_noise, predict, target_of
-from drape.diffusion.samplers import dpmpp_2m, per_image
+from drape.diffusion.samplers import ddim, per_image
 from drape.diffusion.schedule import ladder
 from drape.diffusion.weighting import clipped_snr
 from drape.errors import CheckpointError
@@ -66,7 +66,7 @@ python examples/first_try_on.py --net parallel-unet --images 300000 --device cud
 Net = Literal["own", "parallel-unet"]
 JUDGED = ("person", "cloth", "cloth_mask", "agnostic", "agnostic_mask", "pose", "cloth_pose", "densepose", "warp")
 PROBES = (0.5, 0.7, 0.85, 0.95)  # times at which the swap gap is measured: mostly noise, so the cloth must be read
-SAMPLER_STEPS, SHOWN = 16, 5
+SAMPLER_STEPS, SHOWN = 4, 5
 CLEAN = torch.zeros(1)  # no noise is added to what the net is told
 NARROW = replace(mini_64().net, channels=(64, 128, 128), cloth_channels=(64, 96, 96))  # than the net of the demo
 WORDS = {"own": "the tiny net", "parallel-unet": "ParallelUNet"}
@@ -205,7 +205,7 @@ def dress(net: nn.Module, config: RunConfig, batch: TryOnBatch) -> Image:
 
     x_T = per_image(range(len(batch)))(torch.empty_like(given.agnostic))
     levels = ladder(config.diffusion.build_schedule(config.resolution), SAMPLER_STEPS)
-    return dpmpp_2m(clipped(denoise), x_T, levels).clamp(-1, 1)
+    return ddim(clipped(denoise), x_T, levels).clamp(-1, 1)
 
 
 def judge(net: nn.Module, config: RunConfig, test: Cached, device: torch.device) -> tuple[dict[str, Any], Tensor]:
