@@ -283,13 +283,14 @@ def main(
     judge = fashion.train_judge(train_set, out / "judge.pt", setting.device, seed, quick)
     net = train(variant, train_set, setting, out / f"{variant}.pt")
     labelled, labels = VARIANTS[variant].labelled, torch.arange(len(CLASSES)).repeat(10)
-    samples = sample(net, Row(variant, sampler, steps, guidance if labelled else 0), labels, setting)
+    row = Row(variant, sampler, steps, guidance if labelled else 0)
+    samples = sample(net, row, labels, setting)
     grid = samples.reshape(10, len(CLASSES), SIZE, SIZE)
     fashion.draw_grid(out / f"{variant}.png", grid, CLASSES if labelled else ())
     found = {"judge, real test set": fashion.share(fashion.judged(judge, test_set.images)[1] == test_set.labels)}
     if labelled:
         found["agreement"] = fashion.share(fashion.judged(judge, samples)[1] == labels)
-    write_json(out / f"{variant}.json", {"guidance": guidance, **found, **setting.made_with()})
+    write_json(out / f"{variant}.json", {**row._asdict(), **found, **setting.made_with()})
     print(*(f"{name}: {value:.1%}" for name, value in found.items()), sep="\n")
     print(f"seed {seed}\n{out}")
 

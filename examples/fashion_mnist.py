@@ -32,7 +32,7 @@ from torch.nn import functional as F
 from drape.cli._progress import bar
 from drape.devices import autocast
 from drape.errors import CheckpointError, DataError
-from drape.storage import write_atomic
+from drape.storage import read_torch, write_atomic
 from drape.training.randomness import seed_of
 
 SOURCE = "https://raw.githubusercontent.com/zalandoresearch/fashion-mnist/master/data/fashion"
@@ -213,11 +213,8 @@ def save_state(path: Path, state: dict) -> None:
 
 def load_state(path: Path, made_with: dict) -> dict:
     """The inverse of `save_state`.  Raises CheckpointError if the file is damaged or was made with other settings."""
-    try:
-        state = torch.load(path, weights_only=True, map_location="cpu")
-        found = state["made_with"]
-    except Exception as error:  # torch promises no type
-        raise CheckpointError(f"{path} cannot be read ({type(error).__name__}). Delete it to begin again.") from error
+    state = read_torch(path)
+    found = state.get("made_with", {})
     if found != made_with:
         other = ", ".join(
             f"{key}={found.get(key)}, not {each}" for key, each in made_with.items() if found.get(key) != each

@@ -38,7 +38,7 @@ from drape.devices import autocast, hardware, pick_device
 from drape.errors import CheckpointError
 from drape.nets.layers import Head, ResBlock, zero_init
 from drape.settings import EmaConfig
-from drape.storage import write_atomic, write_json
+from drape.storage import read_torch, write_atomic, write_json
 from drape.training.ema import Ema
 from drape.training.randomness import seed_of
 
@@ -230,7 +230,7 @@ class Gan:
 
     def load(self, path: Path) -> None:
         """Go on where `save` was called.  Raises CheckpointError for a damaged file, or one of another run."""
-        settings, run, averages, state = sprites.load_checkpoint(path, self.device)
+        settings, run, averages, state = read_torch(path)
         others = [f"{key}={settings[key]}" for key, value in asdict(self.settings).items() if settings[key] != value]
         if others:
             raise CheckpointError(f"{path} is of a run with {', '.join(others)}. Repeat that, or choose another --out.")

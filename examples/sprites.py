@@ -34,7 +34,7 @@ from drape.errors import CheckpointError, ConfigError, DataError
 from drape.evaluation.frechet import frechet
 from drape.plotting import STYLE
 from drape.plotting_axes import COLOURS, log_scale
-from drape.storage import write_atomic, write_json
+from drape.storage import read_torch, write_atomic, write_json
 from drape.training.randomness import seed_of
 
 EXAMPLES = """
@@ -178,7 +178,7 @@ def train_judge(train: Pictures, held_out: Pictures, steps: int, seed: int, devi
         channels = wider
     net = nn.Sequential(*layers, nn.Flatten(), nn.Linear(16 * channels, FEATURES), nn.Linear(FEATURES, len(train)))
     net.to(device, memory_format=torch.channels_last)
-    if path.is_file() and (kept := load_checkpoint(path, device))["made_with"] == made_with:
+    if path.is_file() and (kept := read_torch(path))["made_with"] == made_with:
         net.load_state_dict(kept["net"])
         return Judge(net=net, device=device, train=train, held_out=held_out)
     adam = torch.optim.Adam(net.parameters(), 1e-3)
@@ -200,15 +200,6 @@ def train_judge(train: Pictures, held_out: Pictures, steps: int, seed: int, devi
 def checksum(pictures: Pictures) -> str:
     """Eight characters that say whether two sets of pictures are the same."""
     return f"{crc32(pictures.contiguous().numpy().tobytes()):08x}"
-
-
-def load_checkpoint(path: Path, device: torch.device) -> Any:
-    """What torch.save wrote.  Raises CheckpointError if it cannot be read."""
-    try:
-        return torch.load(path, map_location=device, weights_only=True)
-    except Exception as error:  # torch promises no type
-        found = f"{path} cannot be read ({type(error).__name__})"
-        raise CheckpointError(f"{found}. Delete it to begin again.") from error
 
 
 def save_sheet(x: Pictures, columns: int, path: Path) -> None:

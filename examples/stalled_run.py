@@ -14,10 +14,9 @@ fork.json holds the settings of the fork: the paper's objective (noise, uniform 
 docs/learn/from_a_flat_loss.md finds all of it again with drape's commands, and ends with a dressed person.
 """
 
-import json
 import shutil
 import sys
-from dataclasses import fields, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -27,6 +26,7 @@ from PIL import Image, ImageOps
 from drape.cli._progress import bar
 from drape.cli.command import at_least, script
 from drape.config import RunConfig, override
+from drape.mannequin.check import read_recipe
 from drape.mannequin.dataset import Recipe, write_dataset
 from drape.presets import tiny
 from drape.storage import write_json
@@ -51,8 +51,8 @@ def main(
     """Write the data set and the settings of a run that stalls; what is there already is left as it is."""
     out = out or Path("build/learn") / ("stalled_quick" if quick else "stalled")
     recipe = Recipe(people=50 if quick else people, test=16, seed=seed, size=(64, 48), textures=None, worn=False)
-    if in_step:
-        recipe = written(out / "sound") or recipe
+    if in_step and (out / "sound" / "dataset.json").is_file():  # --in-step alone is enough
+        recipe = read_recipe(out / "sound", textures=None)
     with bar("people") as progress:
         write_dataset(out / "sound", recipe, on_sample=progress)
     pairs = out / ("in-step" if in_step else "pairs")
@@ -66,15 +66,6 @@ def main(
         write_json(out / "fork.json", fork(images=320 if quick else 20_000).to_dict())
     print(f"{recipe.people} pairs for training, {recipe.test} for the test: {pairs}")
     print(f"the settings: {out / 'fork.json'}")
-
-
-def written(folder: Path) -> Recipe | None:
-    """The recipe of people that are there already: --in-step needs none of the options that they were made with."""
-    marker = folder / "dataset.json"
-    if not marker.is_file():
-        return None
-    words = json.loads(marker.read_text(encoding="utf-8"))
-    return Recipe(**{each.name: words[each.name] for each in fields(Recipe)} | {"size": tuple(words["size"])})
 
 
 def spoil(root: Path, recipe: Recipe, *, in_step: bool) -> None:

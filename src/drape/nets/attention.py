@@ -45,8 +45,8 @@ class SelfAttention(nn.Module):
         self.to_out = zero_init(nn.Linear(channels, channels))
 
     def forward(self, x: Features, pose_tokens: Tokens) -> Features:
-        run = run_again if self.checkpoint_norms and torch.is_grad_enabled() else run_once
-        of_query, of_pixels = run(_projected, x, self.norm, self.to_qkv).tensor_split([x.shape[1]], dim=-1)
+        qkv = _projected(x, self.norm, self.to_qkv, again=self.checkpoint_norms)
+        of_query, of_pixels = qkv.tensor_split([x.shape[1]], dim=-1)
         of_joints = self.tokens_to_kv(self.token_norm(pose_tokens))
         if torch.is_grad_enabled():
             of_query = of_query.contiguous()  # a view would keep the memory of all three
@@ -84,16 +84,14 @@ class CrossAttention(nn.Module):
 
     def project(self, cloth: Features, position: Tokens | None) -> KeysValues:
         """Keys and values of the cloth; `position` encodes its pixels and is None exactly if there is no such input."""
-        run = run_again if self.checkpoint_norms and torch.is_grad_enabled() else run_once
-        k, v = run(_projected, cloth, self.cloth_norm, self.to_kv).chunk(2, dim=-1)
+        k, v = _projected(cloth, self.cloth_norm, self.to_kv, again=self.checkpoint_norms).chunk(2, dim=-1)
         if self.position is not None:
             k = k + self.position.of_key(position)
         (k,), (v,) = split_heads(k, self.num_heads, 1), split_heads(v, self.num_heads, 1)
         return KeysValues(k if self.qk_norm is None else self.qk_norm.of_key(k), v)
 
     def forward(self, x: Features, cloth: KeysValues, position: Tokens | None) -> Features:
-        run = run_again if self.checkpoint_norms and torch.is_grad_enabled() else run_once
-        q = run(_projected, x, self.norm, self.to_q)
+        q = _projected(x, self.norm, self.to_q, again=self.checkpoint_norms)
         if self.position is not None:
             q = q + self.position.of_query(position)
         (q,) = split_heads(q, self.num_heads, 1)
@@ -144,9 +142,10 @@ def attend_plainly(q: Heads, k: Float[Tensor, "b heads m d"], v: Float[Tensor, "
     return torch.matmul(logits.softmax(dim=-1), v)
 
 
-def _projected(x: Features, norm: nn.Module, projection: nn.Linear) -> Tokens:
-    """Tokens of the normed features, projected."""
-    return projection(as_tokens(norm(x)))
+def _projected(x: Features, norm: nn.Module, projection: nn.Linear, *, again: bool) -> Tokens:
+    """Tokens of the normed features, projected; `again`: in training, the backward pass computes the norm anew."""
+    run = run_again if again and torch.is_grad_enabled() else run_once
+    return run(lambda features: projection(as_tokens(norm(features))), x)
 
 
 def as_tokens(x: Features) -> Tokens:
