@@ -13,6 +13,7 @@ DATA = ROOT.parent / "shared" / "data"
 PAGES = sorted((ROOT / "docs" / "learn").glob("*.md"))
 QUICK = {"--images": "320", "--people": "24", "--test": "4", "--device": "auto"}
 """Values of options that make a command long."""
+EXCLUDES = re.compile(r"leaves out \d+ pairs\.$")  # what a run with --exclude says of itself
 
 
 def commands(page: Path) -> list[str]:
@@ -58,4 +59,5 @@ def test_every_command_of_a_page_runs(page: Path, tmp_path: Path) -> None:
         done = subprocess.run(quickly(line), cwd=tmp_path, capture_output=True, text=True, timeout=900)
         finds_faults = re.match(r"drape (doctor|data check) ", line)  # exit status 2 is what they are here for
         assert done.returncode in ((0, 2) if finds_faults else (0,)), f"{line}\n{done.stdout}\n{done.stderr}"
-        assert "drape: " not in done.stderr, f"{line}\n{done.stderr}"
+        warnings = [said for said in done.stderr.splitlines() if "drape: " in said and not EXCLUDES.search(said)]
+        assert not warnings, f"{line}\n{done.stderr}"
