@@ -137,6 +137,10 @@ class DataConfig:
             )
 
 
+MOST_BETA1_BF16 = 0.99
+"""A step moves the mean of gradients by up to 1 - beta of itself, and bfloat16 resolves 2^-8: less would be lost."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class OptimConfig:
     """The optimiser, and its learning rate over the run: warm-up counted in images, the rest in shares of the run.
@@ -144,6 +148,8 @@ class OptimConfig:
     kind           adam has no weight decay, as torch's own would be an L2 penalty that Adam distorts;
                    adamw8bit keeps its moments in 8 bits: less memory, and known to harm diffusion training
     momentum       of sgd
+    first_moment   how adam and adamw keep the mean of gradients: bf16 is half the memory, and did not affect training
+                   where it was tried  [Zhai et al. 2022, sec. 3.4]
     schedule       wsd: constant, then linear to 0 over the last `decay` of the run; cosine: to 0 over the whole run
     decay          share of the run; the paper uses 0
     grad_clip      the largest global gradient norm; 0 turns clipping off
@@ -158,6 +164,7 @@ class OptimConfig:
     betas: tuple[float, float] = (0.9, 0.99)
     eps: float = 1e-8
     momentum: float = 0.9
+    first_moment: Literal["fp32", "bf16"] = "fp32"
     weight_decay: float = 0.0
     warmup_images: int = 10_000
     schedule: Literal["wsd", "cosine", "constant"] = "wsd"
@@ -182,6 +189,11 @@ class OptimConfig:
             raise ConfigError(
                 f"optim.weight_decay is {self.weight_decay:g}, but adam has none. "
                 "Set optim.kind=adamw, or optim.weight_decay=0."
+            )
+        if self.first_moment == "bf16" and (self.kind not in ("adam", "adamw") or self.betas[0] > MOST_BETA1_BF16):
+            raise ConfigError(
+                f"optim.first_moment=bf16 is for adam and adamw with a first beta of at most {MOST_BETA1_BF16:g}, but "
+                f"optim.kind is {self.kind} and optim.betas {list(self.betas)}. Set optim.first_moment=fp32."
             )
         if self.in_backward and self.grad_clip > 0:
             raise ConfigError(

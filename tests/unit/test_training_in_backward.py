@@ -48,10 +48,19 @@ def trained(optim: OptimConfig, *, in_backward: bool, checkpoint_blocks: bool = 
     return net, optimizer, norms
 
 
-@pytest.mark.parametrize("kind", ["adamw", "adam", "sgd"])
+@pytest.mark.parametrize(
+    "optim",
+    [
+        OptimConfig(kind="adamw", weight_decay=0.01),
+        OptimConfig(kind="adamw", weight_decay=0.01, first_moment="bf16"),
+        OptimConfig(kind="adam"),
+        OptimConfig(kind="sgd", weight_decay=0.01),
+    ],
+    ids=["adamw", "half", "adam", "sgd"],
+)
 @pytest.mark.parametrize("fused", [True, False], ids=["fused", "plain"])
-def test_weights_optimiser_state_and_gradient_norm_are_those_of_the_ordinary_step(kind, fused) -> None:
-    optim = OptimConfig(kind=kind, fused=fused, grad_clip=0.0, weight_decay=0.0 if kind == "adam" else 0.01)
+def test_weights_optimiser_state_and_gradient_norm_are_those_of_the_ordinary_step(optim, fused) -> None:
+    optim = replace(optim, fused=fused, grad_clip=0.0)
     net, optimizer, norms = trained(optim, in_backward=False)
     other, inside, others = trained(optim, in_backward=True, checkpoint_blocks=True)
     assert all(torch.equal(a, b) for a, b in zip(net.parameters(), other.parameters(), strict=True))

@@ -58,6 +58,7 @@ def test_weights_moments_and_averages_are_counted_from_the_config() -> None:
     assert (need.weights, need.optimizer, need.ema) == (4 * numbers, 8 * numbers, 8 * numbers)
     on_host = estimate(replace(TINY, ema=replace(TINY.ema, device="cpu")), "cuda")
     assert (on_host.ema, on_host.ema_host) == (0, 8 * numbers)
+    assert estimate(replace(TINY, optim=replace(TINY.optim, first_moment="bf16")), "cpu").optimizer == 6 * numbers
     plain = estimate(replace(TINY, optim=replace(TINY.optim, kind="sgd", momentum=0.0)), "cpu")
     assert plain.optimizer == 0
 

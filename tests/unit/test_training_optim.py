@@ -2,6 +2,7 @@
 
 import sys
 import types
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from drape.config import override
 from drape.errors import ConfigError
 from drape.presets import tiny
 from drape.settings import OptimConfig
+from drape.training import optim
 from drape.training.engine import Engine
 from drape.training.optim import build_optimizer, learning_rate
 from drape.training.state import TrainState
@@ -89,6 +91,51 @@ def test_a_fused_step_of_channels_last_weights_copies_no_gradient() -> None:
 def test_adam_is_adamw_without_weight_decay() -> None:
     adam, adamw = (trained(OptimConfig(kind=kind, lr=0.05)) for kind in ("adam", "adamw"))
     torch.testing.assert_close(adam.weight, adamw.weight)
+
+
+@pytest.mark.parametrize("fused", [True, False], ids=["fused", "plain"])
+@pytest.mark.parametrize("kind", ["adam", "adamw"])
+def test_a_mean_of_gradients_in_half_precision_takes_nearly_the_same_steps(kind: str, fused: bool) -> None:
+    config = OptimConfig(kind=kind, lr=0.05, fused=fused)
+    start, full, half = (
+        trained(c, steps).weight for c, steps in ((config, 0), (config, 20), (replace(config, first_moment="bf16"), 20))
+    )
+    apart = (half - full).abs().max()
+    assert 0 < apart < 0.01 * (full - start).abs().max()
+
+
+def test_only_the_mean_of_gradients_is_kept_in_half_precision_and_in_its_place() -> None:
+    conv = nn.Conv2d(4, 4, 3).to(memory_format=torch.channels_last)
+    optimizer = build_optimizer(conv, OptimConfig(first_moment="bf16"))
+    places = []
+    for _ in range(3):
+        conv.weight.grad = torch.ones_like(conv.weight)
+        optimizer.step()
+        state = optimizer.state[conv.weight]
+        places.append(state["exp_avg"].data_ptr())
+        assert {key: state[key].dtype for key in state} == {
+            "step": torch.float32,
+            "exp_avg": torch.bfloat16,
+            "exp_avg_sq": torch.float32,
+        }
+    assert len(set(places)) == 1
+    assert len(optimizer.param_groups) == 1 and optimizer.param_groups[0]["params"] == [conv.weight, conv.bias]
+
+
+def test_how_many_weights_are_stepped_together_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    config = OptimConfig(first_moment="bf16", lr=0.05)
+    together = trained(config)
+    monkeypatch.setattr(optim, "TOGETHER", 0)
+    for a, b in zip(together.parameters(), trained(config).parameters(), strict=True):
+        assert torch.equal(a, b)
+
+
+@pytest.mark.parametrize(
+    ("kind", "betas"), [("sgd", (0.9, 0.99)), ("adamw8bit", (0.9, 0.99)), ("adam", (0.999, 0.999))]
+)
+def test_a_mean_that_half_precision_cannot_hold_is_refused(kind: str, betas: tuple[float, float]) -> None:
+    with pytest.raises(ConfigError, match=r"Set optim\.first_moment=fp32"):
+        OptimConfig(kind=kind, betas=betas, first_moment="bf16")
 
 
 def test_decoupled_weight_decay_shrinks_a_weight_that_has_no_gradient() -> None:
@@ -168,9 +215,11 @@ def test_8_bit_adam_warns_in_one_line_and_gets_the_same_settings() -> None:
 
 @pytest.mark.usefixtures("eight")
 @pytest.mark.filterwarnings("ignore:optim.kind=adamw8bit")
-@pytest.mark.parametrize("kind", [*KINDS, "adamw8bit"])
-def test_a_run_resumed_with_any_optimiser_takes_the_very_same_steps(kind: str, tmp_path: Path) -> None:
-    config = override(tiny(), [f"optim.kind={kind}"])
+@pytest.mark.parametrize(
+    "setting", [*(f"optim.kind={kind}" for kind in (*KINDS, "adamw8bit")), "optim.first_moment=bf16"]
+)
+def test_a_run_resumed_with_any_optimiser_takes_the_very_same_steps(setting: str, tmp_path: Path) -> None:
+    config = override(tiny(), [setting])
     engine = Engine(config, "cpu")
     first = TrainState.fresh(config, engine)
     step(first)

@@ -165,6 +165,13 @@ def _remedies(
     elif len(config.ema.lengths) > 1:
         config = replace(config, ema=replace(config.ema, lengths=config.ema.lengths[:1]))
         yield {"ema.lengths": f"[{config.ema.lengths[0]}]"}, "no averages of other lengths after the run", config
+    if config.optim.kind in ("adam", "adamw"):
+        config = replace(config, optim=replace(config.optim, first_moment="bf16"))
+        yield (
+            {"optim.first_moment": "bf16"},
+            "Adam's mean of gradients rounded to 8 bits, a few percent more time",
+            config,
+        )
     accumulate, config = _accumulated(config, 1, device, processes, limit)
     yield accumulate, "the same update; a GPU works below its rate on so few images", config
     if processes == 1 and config.precision != "fp16":
@@ -175,8 +182,12 @@ def _remedies(
         price = f"another run: updates from {config.batch_size} at a time, without clipping; lower optim.lr"
         yield settings, price, config
     if config.optim.kind in ("adam", "adamw"):
-        config = replace(config, optim=replace(config.optim, kind="adamw8bit"))
-        yield {"optim.kind": "adamw8bit"}, "warning: 8-bit moments are known to harm diffusion training", config
+        config = replace(config, optim=replace(config.optim, kind="adamw8bit", first_moment="fp32"))
+        yield (
+            {"optim.kind": "adamw8bit", "optim.first_moment": "fp32"},
+            "warning: 8-bit moments are known to harm diffusion training",
+            config,
+        )
 
 
 def _accumulated(
@@ -241,7 +252,9 @@ def _moment_bytes(config: RunConfig) -> float:
     """Bytes of optimiser state for each trained number."""
     if config.optim.kind == "adamw8bit":
         return BYTES_8BIT
-    return 8.0 if config.optim.kind in ("adam", "adamw") else 4.0 * (config.optim.momentum > 0)
+    if config.optim.kind in ("adam", "adamw"):
+        return 8.0 if config.optim.first_moment == "fp32" else 6.0
+    return 4.0 * (config.optim.momentum > 0)
 
 
 def _size(size: int) -> str:
