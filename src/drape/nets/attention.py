@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from drape.nets.config import Norm
-from drape.nets.layers import Features, norm2d, run_again, run_once, zero_init
+from drape.nets.layers import Features, norm2d, zero_init
+from drape.nets.recompute import forget, remember
 
 Tokens = Float[Tensor, "b n d"]
 Heads = Float[Tensor, "b heads n d"]
@@ -46,7 +47,7 @@ class SelfAttention(nn.Module):
 
     def forward(self, x: Features, pose_tokens: Tokens) -> Features:
         qkv = _projected(x, self.norm, self.to_qkv, again=self.checkpoint_norms)
-        of_query, of_pixels = qkv.tensor_split([x.shape[1]], dim=-1)
+        of_query, of_pixels = qkv.split([x.shape[1], 2 * x.shape[1]], dim=-1)
         of_joints = self.tokens_to_kv(self.token_norm(pose_tokens))
         if torch.is_grad_enabled():
             of_query = of_query.contiguous()  # a view would keep the memory of all three
@@ -144,8 +145,8 @@ def attend_plainly(q: Heads, k: Float[Tensor, "b heads m d"], v: Float[Tensor, "
 
 def _projected(x: Features, norm: nn.Module, projection: nn.Linear, *, again: bool) -> Tokens:
     """Tokens of the normed features, projected; `again`: in training, the backward pass computes the norm anew."""
-    run = run_again if again and torch.is_grad_enabled() else run_once
-    return run(lambda features: projection(as_tokens(norm(features))), x)
+    run = forget if again and torch.is_grad_enabled() else remember
+    return run(lambda features: projection(as_tokens(features)), norm, x, weights=norm.parameters())
 
 
 def as_tokens(x: Features) -> Tokens:

@@ -4,20 +4,21 @@ All work on (b, c, h, w) in either memory format; channels-last is the fast one 
 """
 
 import math
-from collections.abc import Callable, Sequence
-from typing import Any, TypeVar, cast
+from collections.abc import Sequence
+from typing import TypeVar, cast
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.utils.checkpoint import checkpoint
 
 from drape.nets.config import FilmAt, Norm, Resample, Shortcut, Skips
 from drape.nets.convolution import Conv1x1, Conv3x3
+from drape.nets.recompute import forget, remember
 
 Features = Float[Tensor, "b c h w"]
 Embedding = Float[Tensor, "b d"]
+Channels = Float[Tensor, "b _"]
 Module = TypeVar("Module", nn.Linear, nn.Conv2d)
 
 
@@ -37,6 +38,10 @@ class LayerNorm2d(nn.LayerNorm):
         return super().forward(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
 
 
+NOTHING = (None, None)
+"""Instead of a scale and a shift."""
+
+
 class FiLM(nn.Module):
     """x * (1 + scale) + shift, both linear in the embedding.  Fresh: the identity.  [Perez et al. 2018]"""
 
@@ -45,10 +50,9 @@ class FiLM(nn.Module):
         self.to_scale_shift = zero_init(nn.Linear(embedding_dim, 2 * channels))
 
     def forward(self, x: Features, embedding: Embedding) -> Features:
-        scale, shift = self.scale_and_shift(embedding)
-        return torch.addcmul(shift[:, :, None, None], x, scale[:, :, None, None])
+        return modulated(x, *self.scale_and_shift(embedding))
 
-    def scale_and_shift(self, embedding: Embedding) -> tuple[Float[Tensor, "b c"], Float[Tensor, "b c"]]:
+    def scale_and_shift(self, embedding: Embedding) -> tuple[Channels, Channels]:
         """What a channel is multiplied with, 1 + scale, and what is added to it."""
         scale, shift = self.to_scale_shift(F.silu(embedding)).chunk(2, dim=1)
         return 1 + scale, shift
@@ -93,36 +97,33 @@ class ResBlock(nn.Module):
         self, x: Features, embedding: Embedding, skip: Float[Tensor, "b c3 h w"] | None = None
     ) -> Float[Tensor, "b c2 h w"]:
         """`skip`: what an encoder left for this block of a decoder; joined with x in the way of `skips`."""
-        again = self.checkpoint_norms and torch.is_grad_enabled()
-        # a convolution that is a product would be computed again too, and the features there are few
-        again = again and not self.conv1.is_mostly_weights(x)
-        run = run_again if again else run_once
+        run = forget if self.checkpoint_norms and torch.is_grad_enabled() else remember
         parts = join(self.skips, x, skip)
-        if not again:
-            parts = (together(parts),)
-        at_input, at_mid = (embedding, None) if self.film_at_input else (None, embedding)
-        if not again and self.film_at_input and not self._scales_shortcut(x):
-            parts, at_input = (self.film(parts[0], embedding),), None
-        y = run(self._first, at_input, *parts)
-        return run(self._around, at_input, *parts) + run(self._second, at_mid, y)
+        film = self.film.scale_and_shift(embedding)
+        at_input, at_mid = (film, NOTHING) if self.film_at_input else (NOTHING, film)
+        scales = self.film_at_input and isinstance(self.shortcut, Conv1x1) and self.shortcut.scales_faster(x)
+        around = cast(Conv1x1, self.shortcut).of_scaled(parts, *film) if scales else None
+        if run is remember:
+            parts, at_input = (_joined(*at_input, *parts),), NOTHING
+        if around is None:
+            around = run(self.shortcut, _joined, *at_input, *parts)
+        y = run(self.conv1, self._first, *at_input, *parts, weights=self.norm1.parameters())
+        return around + run(self.conv2, self._second, *at_mid, y, weights=self.norm2.parameters())
 
-    def _first(self, film: Embedding | None, *parts: Features) -> Float[Tensor, "b c2 h w"]:
-        x = together(parts)
-        return self.conv1(F.silu(self.norm1(x if film is None else self.film(x, film))))
+    def _first(self, scale: Channels | None, shift: Channels | None, *parts: Features) -> Float[Tensor, "b c2 h w"]:
+        return F.silu(self.norm1(_joined(scale, shift, *parts)))
 
-    def _second(self, film: Embedding | None, y: Features) -> Features:
-        y = self.norm2(y)
-        return self.conv2(F.silu(y if film is None else self.film(y, film)))
+    def _second(self, scale: Channels | None, shift: Channels | None, y: Features) -> Features:
+        return F.silu(modulated(self.norm2(y), scale, shift))
 
-    def _around(self, film: Embedding | None, *parts: Features) -> Float[Tensor, "b c2 h w"]:
-        if film is not None and self._scales_shortcut(parts[0]):
-            scale, shift = self.film.scale_and_shift(film)
-            return cast(Conv1x1, self.shortcut).of_scaled(parts, scale, shift)
-        x = together(parts)
-        return self.shortcut(x if film is None else self.film(x, film))
 
-    def _scales_shortcut(self, x: Features) -> bool:
-        return isinstance(self.shortcut, Conv1x1) and self.shortcut.scales_faster(x)
+def _joined(scale: Channels | None, shift: Channels | None, *parts: Features) -> Float[Tensor, "b _ h w"]:
+    return modulated(together(parts), scale, shift)
+
+
+def modulated(x: Features, scale: Channels | None, shift: Channels | None) -> Features:
+    """x, each channel scaled and shifted; x as it is without."""
+    return x if scale is None or shift is None else torch.addcmul(shift[:, :, None, None], x, scale[:, :, None, None])
 
 
 class Downsample(nn.Conv2d):
@@ -192,20 +193,6 @@ def join(skips: Skips, x: Features, skip: Float[Tensor, "b c2 h w"] | None) -> t
 def together(parts: Sequence[Tensor]) -> Tensor:
     """The map whose channels are those of the parts."""
     return parts[0] if len(parts) == 1 else torch.cat(list(parts), dim=1)
-
-
-def run_once(function: Callable[..., Tensor], *inputs: Any) -> Tensor:
-    """What it returns."""
-    return function(*inputs)
-
-
-def run_again(function: Callable[..., Tensor], *inputs: Any) -> Tensor:
-    """What it returns; the backward pass computes its inside a second time instead of remembering it, up to the inputs
-    of its last operation.  [Chen et al. 2016]
-
-    Nothing in the nets draws random numbers, so there is no generator to rewind.
-    """
-    return checkpoint(function, *inputs, use_reentrant=False, preserve_rng_state=False)
 
 
 def zero_init(module: Module) -> Module:

@@ -21,7 +21,8 @@ from drape.nets.body import body_places, image_places, num_maps, pose_maps
 from drape.nets.conditions import Conditions
 from drape.nets.config import BlockPlace, ParallelUNetConfig
 from drape.nets.embeddings import AttentionPool, JointTokens, Mixer, NoiseLevel, encode_places
-from drape.nets.layers import Downsample, Embedding, Features, Head, ResBlock, Stem, Upsample, run_again, run_once
+from drape.nets.layers import Downsample, Embedding, Features, Head, ResBlock, Stem, Upsample
+from drape.nets.recompute import run_again, run_once
 from drape.shapes import Image, PerSample, Pose
 
 __all__ = ["ClothFeatures", "ParallelUNet", "ParallelUNetConfig"]

@@ -23,6 +23,7 @@ from drape.config import RunConfig
 from drape.nets.attention import attend_plainly
 from drape.nets.count import blank_conditions
 from drape.nets.parallel_unet import ParallelUNet
+from drape.nets.recompute import as_layers_read
 from drape.training.finetune import prepare
 
 DeviceType = Literal["cpu", "cuda"]
@@ -179,6 +180,8 @@ class PlayedOperations(TorchFunctionMode):
         kwargs = kwargs or {}
         if func is F.scaled_dot_product_attention:
             return self._attend(*(self._cast(x, self._low) if self._active else x for x in args))
+        if func is as_layers_read:
+            return self._cast(args[0], self._low) if self._active else args[0]
         if self._active and func in self.LOW:
             args = tree_map(lambda x: self._cast(x, self._low), args)
         elif self._active and func in self._full:

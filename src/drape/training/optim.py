@@ -78,11 +78,13 @@ class HalfAdamW(_HalfFirstMoment, AdamW):
 def _few_at_a_time(parameters: list[Tensor]) -> Iterator[list[Tensor]]:
     """Parts of the list, each of just TOGETHER bytes or more but the last."""
     few: list[Tensor] = []
+    size = 0
     for parameter in parameters:
         few.append(parameter)
-        if sum(p.nbytes for p in few) >= TOGETHER:
+        size += parameter.nbytes
+        if size >= TOGETHER:
             yield few
-            few = []
+            few, size = [], 0
     if few:
         yield few
 

@@ -1,0 +1,125 @@
+"""What the backward pass computes again instead of remembering it.  [Chen et al. 2016]
+
+Nothing in the nets draws random numbers, so there is no generator to rewind.
+"""
+
+from collections.abc import Callable, Iterable
+from functools import partial
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+from torch.overrides import handle_torch_function, has_torch_function_unary
+from torch.utils.checkpoint import checkpoint
+
+Reader = Callable[[Tensor], Tensor]
+
+
+def run_once(function: Callable[..., Tensor], *inputs: Any) -> Tensor:
+    """What it returns."""
+    return function(*inputs)
+
+
+def run_again(function: Callable[..., Tensor], *inputs: Any) -> Tensor:
+    """What it returns; the backward pass computes its inside a second time instead of remembering it."""
+    return checkpoint(function, *inputs, use_reentrant=False, preserve_rng_state=False)
+
+
+def remember(
+    read: Reader, function: Callable[..., Tensor], *inputs: Any, weights: Iterable[nn.Parameter] = ()
+) -> Tensor:
+    """read(function(*inputs)), in the way of `forget` without forgetting anything."""
+    return read(function(*inputs))
+
+
+def forget(read: Reader, function: Callable[..., Tensor], *inputs: Any, weights: Iterable[nn.Parameter] = ()) -> Tensor:
+    """read(function(*inputs)), of which autograd does not remember what `function` returns, nor anything inside it: the
+    backward pass computes that again.  `read` is remembered, and not repeated.
+
+    For a costly operation, such as a convolution, after cheap ones whose results are as large as its own.  `checkpoint`
+    does the same, at half a millisecond and more a call.
+
+    inputs    tensors or None
+    weights   all that `function` reads besides; their gradients are computed too
+    """
+    if torch.compiler.is_compiling():
+        return run_again(lambda *given: read(function(*given)), *inputs)
+    result = _Forgotten.apply(function, len(inputs), *inputs, *weights)
+    if result.grad_fn is None:
+        return read(result)
+    pack = partial(_pack, result.grad_fn, result.untyped_storage()._cdata)
+    with torch.autograd.graph.saved_tensors_hooks(pack, _unpack):
+        return read(result)
+
+
+class _Forgotten(torch.autograd.Function):
+    """A function whose inputs alone are kept.  Its node in the graph computes the result again for who asks."""
+
+    @staticmethod
+    def forward(ctx: Any, function: Callable[..., Tensor], count: int, *tensors: Tensor | None) -> Tensor:
+        ctx.save_for_backward(*tensors)
+        device = next(x for x in tensors if x is not None).device.type
+        ctx.function, ctx.count, ctx.again = _as_autocast(function, device), count, None
+        return ctx.function(*tensors[:count])
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        leaves, result = _again(ctx)
+        ctx.again = None
+        needed = ctx.needs_input_grad[2:]
+        wanted = [leaf for leaf, needs in zip(leaves, needed, strict=True) if leaf is not None and needs]
+        found = iter(torch.autograd.grad(result, wanted, gradient))
+        return None, None, *(next(found) if needs else None for needs in needed)
+
+
+def _again(ctx: Any) -> tuple[list[Tensor | None], Tensor]:
+    """The inputs and weights as leaves, and the result computed from them a second time."""
+    if ctx.again is None:
+        tensors = ctx.saved_tensors
+        inputs = [x if x is None else x.detach().requires_grad_(x.requires_grad) for x in tensors[: ctx.count]]
+        with torch.enable_grad():
+            ctx.again = [*inputs, *tensors[ctx.count :]], ctx.function(*inputs)
+    return cast(tuple[list[Tensor | None], Tensor], ctx.again)
+
+
+def _as_autocast(function: Callable[..., Tensor], device: str) -> Callable[..., Tensor]:
+    """`function` under the autocast of now, whenever it runs, with its result as the next layer would read it."""
+    if not torch.amp.is_autocast_available(device) or not torch.is_autocast_enabled(device):
+        return lambda *inputs: as_layers_read(function(*inputs))
+    dtype = torch.get_autocast_dtype(device)
+
+    def run(*inputs: Any) -> Tensor:
+        with torch.autocast(device, dtype):
+            return as_layers_read(function(*inputs))
+
+    return run
+
+
+def as_layers_read(x: Tensor) -> Tensor:
+    """x in the type that autocast has convolutions and linear layers compute in: a copy that they would make anyway."""
+    if has_torch_function_unary(x):
+        return handle_torch_function(as_layers_read, (x,), x)
+    device = x.device.type
+    if not torch.amp.is_autocast_available(device) or not torch.is_autocast_enabled(device):
+        return x
+    return x.to(torch.get_autocast_dtype(device))
+
+
+def _pack(node: Any, forgotten: int, saved: Tensor) -> Any:
+    """Of a view of the forgotten result, the node that can make it again and which view; else the tensor.
+
+    forgotten   where the storage of the result is: a hook that held the result would keep it
+    """
+    if saved.untyped_storage()._cdata != forgotten:
+        return saved
+    return node, saved.size(), saved.stride(), saved.storage_offset()
+
+
+def _unpack(kept: Any) -> Tensor:
+    if isinstance(kept, Tensor):
+        return kept
+    node, size, stride, offset = kept
+    _, result = _again(node)
+    return result.detach().as_strided(size, stride, offset)
