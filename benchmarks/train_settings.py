@@ -42,6 +42,7 @@ def settings(base: RunConfig) -> dict[str, RunConfig]:
         "checkpoint_norms": replace(base, checkpoint_norms=True),
         "checkpoint_blocks": replace(base, checkpoint_blocks=True),
         "accumulate=4": replace(base, accumulate=4),
+        "first_moment=bf16": replace(base, optim=replace(optim, first_moment="bf16")),
         "optim.in_backward": replace(base, optim=replace(optim, in_backward=True)),
         "optim.fused=false": replace(base, optim=replace(optim, fused=False)),
         "channels_last=false": replace(base, channels_last=False),

@@ -11,7 +11,8 @@ precision as the step, measured between the steps.  Seconds do not carry to anot
 
 Peak memory is ru_maxrss of a process that does nothing else: Python, torch, weights, gradients, moments, activations,
 workspaces.  Three nets are the paper's 128 net at the sizes of the closest peer (fashn-AI/tryondiffusion, its base net,
-float32): widths scaled until the parameters agree within 2 %.
+float32): widths scaled until the parameters agree within 2 %.  Adam's mean of gradients is in half precision at 385 M
+(optim.first_moment=bf16); peer-385M-fp32 is the same net with all of Adam in float32, shown but no target.
 
 Prints its table last; exits 1 if a peer-sized step is below LEAST_FRACTION of the yardstick or holds more than
 MOST_MEMORY of the peer's.
@@ -59,10 +60,11 @@ class Peer:
 
 @dataclass(frozen=True, kw_only=True)
 class Case:
-    """A step to measure."""
+    """A step to measure.  judged: whether it has targets, beside its peer."""
 
     config: RunConfig
     peer: Peer | None = None
+    judged: bool = True
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,7 +94,9 @@ def cases() -> dict[str, Case]:
     plain_sgd = OptimConfig(kind="sgd", momentum=0.0, fused=False, grad_clip=0.0, in_backward=True)
     largest = replace(largest, optim=plain_sgd)
     middle, smallest = paper_net((80, 160, 320, 576), 64, 320), paper_net((48, 96, 192, 320), 64, 320)
+    half = replace(middle, optim=replace(middle.optim, first_moment="bf16"))
     of_smallest = {"parameters": 132.7e6, "tflop": 0.199}
+    of_middle = Peer(parameters=384.6e6, tflop=0.777, seconds=11.3, memory_gib=7.3)
     return {
         "mini-64": Case(config=preset("mini-64")),
         "small-128": Case(config=replace(preset("small-128"), batch_size=8)),
@@ -101,7 +105,8 @@ def cases() -> dict[str, Case]:
         "peer-133M-batch-2": Case(
             config=replace(smallest, batch_size=2), peer=Peer(**of_smallest, seconds=6.5, memory_gib=None)
         ),
-        "peer-385M": Case(config=middle, peer=Peer(parameters=384.6e6, tflop=0.777, seconds=11.3, memory_gib=7.3)),
+        "peer-385M": Case(config=half, peer=of_middle),
+        "peer-385M-fp32": Case(config=middle, peer=of_middle, judged=False),
         "peer-1296M": Case(config=largest, peer=Peer(parameters=1295.6e6, tflop=3.072, seconds=46.2, memory_gib=12.5)),
     }
 
@@ -192,18 +197,20 @@ def table(results: dict[str, Measured]) -> int:
         f"{'fraction':>9s} {'peak GiB':>9s}   peer: {'M param':>8s} {'TFLOP':>6s} {'GiB':>5s} {'ratio':>6s}"
     )
     for name, m in results.items():
-        peer, fraction, peak = cases()[name].peer, m.rate / m.yardstick, m.peak / 2**30
+        case, fraction, peak = cases()[name], m.rate / m.yardstick, m.peak / 2**30
+        peer = case.peer
         line = (
             f"{name:18s} {m.parameters / 1e6:8.1f} {m.tflop:6.3f} {m.images_per_s:9.3f} {m.rate / 1e9:8.0f} "
             f"{m.yardstick / 1e9:9.0f} {fraction:9.2f} {peak:9.2f}"
         )
         if peer is not None:
             line += f"         {peer.parameters / 1e6:8.1f} {peer.tflop:6.3f}"
-            missed += [f"{name}: fraction {fraction:.2f}, target {LEAST_FRACTION}"] * (fraction < LEAST_FRACTION)
+            found = [f"{name}: fraction {fraction:.2f}, target {LEAST_FRACTION}"] * (fraction < LEAST_FRACTION)
             if peer.memory_gib is not None:
                 ratio = peak / peer.memory_gib
                 line += f" {peer.memory_gib:5.1f} {ratio:6.2f}"
-                missed += [f"{name}: {ratio:.2f} of the peer's memory, target {MOST_MEMORY}"] * (ratio > MOST_MEMORY)
+                found += [f"{name}: {ratio:.2f} of the peer's memory, target {MOST_MEMORY}"] * (ratio > MOST_MEMORY)
+            missed += found if case.judged else []
         print(line)
     print("missed: " + "; ".join(missed) if missed else "all targets met")
     return 1 if missed else 0

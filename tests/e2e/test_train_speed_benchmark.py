@@ -27,7 +27,7 @@ def test_the_nets_beside_the_peers_have_its_parameters_within_two_percent(benchm
         if case.peer is not None:
             with torch.device("meta"):
                 found[name] = sum(p.numel() for p in ParallelUNet(case.config.net).parameters()) / case.peer.parameters
-    assert len(found) == 4
+    assert len(found) == 5
     assert all(abs(ratio - 1) < 0.02 for ratio in found.values()), found
 
 
@@ -42,3 +42,5 @@ def test_a_missed_target_is_named_and_fails(benchmark, capsys) -> None:
     assert "peer-133M: fraction 0.69, target 0.7" in capsys.readouterr().out
     assert benchmark.table({"peer-133M": large}) == 1
     assert "0.81 of the peer's memory" in capsys.readouterr().out
+    assert benchmark.table({"peer-385M-fp32": benchmark.replace(slow, peak=7 * 2**30)}) == 0
+    assert "0.96" in capsys.readouterr().out
