@@ -137,8 +137,9 @@ class DataConfig:
             )
 
 
-MOST_BETA1_BF16 = 0.99
-"""A step moves the mean of gradients by up to 1 - beta of itself, and bfloat16 resolves 2^-8: less would be lost."""
+MOST_BETA1_BF16 = 0.95
+"""Steps of less than half of what bfloat16 resolves are lost, so the mean of a constant gradient stops short of it: by
+1.6 % with a beta of 0.9, 4 % with 0.95, 20 % with 0.99."""
 
 
 @dataclass(frozen=True, kw_only=True)

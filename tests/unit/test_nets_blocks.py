@@ -9,7 +9,7 @@ from torch.nn import functional as F
 from drape.nets.attention import CrossAttention, KeysValues, SelfAttention, attend
 from drape.nets.body import FLAT_ORIGIN, LIMBS, body_places, image_places, num_maps, pose_maps
 from drape.nets.embeddings import AttentionPool, JointTokens, NoiseLevel, encode_places
-from drape.nets.layers import Downsample, FiLM, Head, ResBlock, Stem, Upsample
+from drape.nets.layers import Downsample, FiLM, Head, ResBlock, Stem, Upsample, modulated
 from drape.shapes import NUM_JOINTS
 
 
@@ -53,7 +53,7 @@ def test_film_scales_and_shifts_by_the_embedding() -> None:
     torch.nn.init.normal_(film.to_scale_shift.weight)
     x, embedding = torch.randn(2, 8, 3, 5), torch.randn(2, 4)
     scale, shift = (film.to_scale_shift(F.silu(embedding))[:, part, None, None] for part in (slice(8), slice(8, None)))
-    torch.testing.assert_close(film(x, embedding), x * (1 + scale) + shift)
+    torch.testing.assert_close(modulated(x, *film(embedding)), x * (1 + scale) + shift)
 
 
 @pytest.mark.parametrize("qk_norm", [False, True])

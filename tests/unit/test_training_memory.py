@@ -101,6 +101,14 @@ def test_the_report_says_plainly_that_nothing_fits() -> None:
     assert not any("fit" in line for line in report(TINY, None, "cpu"))
 
 
+def test_advice_knows_which_betas_half_precision_can_hold() -> None:
+    slow = replace(LARGER, optim=replace(LARGER.optim, betas=(0.995, 0.999)))
+    for config, advised in ((LARGER, True), (slow, False)):
+        steps = advice(config, parse_bytes("100 MiB"), "cuda")
+        assert any("optim.first_moment=bf16" in step.settings for step in steps) == advised
+        assert [estimate(override(config, step.settings), "cuda").total for step in steps] == [s.total for s in steps]
+
+
 def test_small_amounts_are_told_in_mib() -> None:
     weights = next(line for line in report(TINY, None, "cpu") if line.startswith("weights"))
     assert weights.endswith(f"{estimate(TINY, 'cpu').weights / 2**20:.1f} MiB")

@@ -122,6 +122,52 @@ def test_only_the_mean_of_gradients_is_kept_in_half_precision_and_in_its_place()
     assert len(optimizer.param_groups) == 1 and optimizer.param_groups[0]["params"] == [conv.weight, conv.bias]
 
 
+def test_the_mean_of_a_constant_gradient_comes_as_near_as_the_highest_beta_promises() -> None:
+    weight = nn.Parameter(torch.zeros(1))
+    optimizer = build_optimizer(nn.ParameterList([weight]), OptimConfig(betas=(0.95, 0.99), first_moment="bf16"))
+    for _ in range(500):
+        weight.grad = torch.ones(1)
+        optimizer.step()
+    assert optimizer.state[weight]["exp_avg"].item() == pytest.approx(1, abs=0.045)
+
+
+def test_hooks_see_one_step_however_many_parts_it_has(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(optim, "TOGETHER", 0)
+    trained(OptimConfig(), steps=1)  # torch wraps the step of every class that has had an instance
+    net = nn.Linear(4, 4)
+    optimizer = build_optimizer(net, OptimConfig(first_moment="bf16"))
+    seen = []
+    optimizer.register_step_post_hook(lambda *_: seen.append(len(optimizer.param_groups[0]["params"])))
+
+    def closure() -> float:
+        loss = net(torch.ones(1, 4)).sum()
+        loss.backward()
+        return loss.item()
+
+    assert optimizer.step(closure) == pytest.approx(net(torch.ones(1, 4)).sum().item(), abs=0.01)
+    assert seen == [2]
+
+
+def test_a_mean_that_was_loaded_or_left_in_float32_is_halved_by_the_next_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    net = nn.Linear(4, 4)
+    optimizer = build_optimizer(net, OptimConfig(first_moment="bf16"))
+    net(torch.ones(1, 4)).sum().backward()
+    optimizer.step()
+    optimizer.load_state_dict(optimizer.state_dict())  # torch's own casts every state to the type of its weight
+    assert optimizer.state[net.weight]["exp_avg"].dtype == torch.float32
+    with monkeypatch.context() as broken:
+        broken.setattr(torch, "_fused_adamw_", stopped)
+        with pytest.raises(KeyboardInterrupt):
+            optimizer.step()
+    assert optimizer.param_groups[0]["params"] == [net.weight, net.bias]
+    optimizer.step()
+    assert {optimizer.state[p]["exp_avg"].dtype for p in net.parameters()} == {torch.bfloat16}
+
+
+def stopped(*_: object, **__: object) -> None:
+    raise KeyboardInterrupt
+
+
 def test_how_many_weights_are_stepped_together_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     config = OptimConfig(first_moment="bf16", lr=0.05)
     together = trained(config)

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from drape.nets.config import Norm
 from drape.nets.layers import Features, norm2d, zero_init
-from drape.nets.recompute import forget, remember
+from drape.nets.recompute import forget
 
 Tokens = Float[Tensor, "b n d"]
 Heads = Float[Tensor, "b heads n d"]
@@ -145,8 +145,7 @@ def attend_plainly(q: Heads, k: Float[Tensor, "b heads m d"], v: Float[Tensor, "
 
 def _projected(x: Features, norm: nn.Module, projection: nn.Linear, *, again: bool) -> Tokens:
     """Tokens of the normed features, projected; `again`: in training, the backward pass computes the norm anew."""
-    run = forget if again and torch.is_grad_enabled() else remember
-    return run(lambda features: projection(as_tokens(features)), norm, x, weights=norm.parameters())
+    return forget(lambda features: projection(as_tokens(features)), norm, x, weights=norm.parameters(), again=again)
 
 
 def as_tokens(x: Features) -> Tokens:

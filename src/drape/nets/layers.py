@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from drape.nets.config import FilmAt, Norm, Resample, Shortcut, Skips
 from drape.nets.convolution import Conv1x1, Conv3x3
-from drape.nets.recompute import forget, remember
+from drape.nets.recompute import forget
 
 Features = Float[Tensor, "b c h w"]
 Embedding = Float[Tensor, "b d"]
@@ -43,17 +43,15 @@ NOTHING = (None, None)
 
 
 class FiLM(nn.Module):
-    """x * (1 + scale) + shift, both linear in the embedding.  Fresh: the identity.  [Perez et al. 2018]"""
+    """The scale and shift of x * (1 + scale) + shift, linear in swish(embedding).  Fresh: the identity.  [Perez et al.
+    2018]"""
 
     def __init__(self, embedding_dim: int, channels: int):
         super().__init__()
         self.to_scale_shift = zero_init(nn.Linear(embedding_dim, 2 * channels))
 
-    def forward(self, x: Features, embedding: Embedding) -> Features:
-        return modulated(x, *self.scale_and_shift(embedding))
-
-    def scale_and_shift(self, embedding: Embedding) -> tuple[Channels, Channels]:
-        """What a channel is multiplied with, 1 + scale, and what is added to it."""
+    def forward(self, embedding: Embedding) -> tuple[Channels, Channels]:
+        """1 + scale, and shift: what `modulated` applies."""
         scale, shift = self.to_scale_shift(F.silu(embedding)).chunk(2, dim=1)
         return 1 + scale, shift
 
@@ -97,18 +95,19 @@ class ResBlock(nn.Module):
         self, x: Features, embedding: Embedding, skip: Float[Tensor, "b c3 h w"] | None = None
     ) -> Float[Tensor, "b c2 h w"]:
         """`skip`: what an encoder left for this block of a decoder; joined with x in the way of `skips`."""
-        run = forget if self.checkpoint_norms and torch.is_grad_enabled() else remember
+        again = self.checkpoint_norms and torch.is_grad_enabled()
         parts = join(self.skips, x, skip)
-        film = self.film.scale_and_shift(embedding)
+        film = self.film(embedding)
         at_input, at_mid = (film, NOTHING) if self.film_at_input else (NOTHING, film)
         scales = self.film_at_input and isinstance(self.shortcut, Conv1x1) and self.shortcut.scales_faster(x)
         around = cast(Conv1x1, self.shortcut).of_scaled(parts, *film) if scales else None
-        if run is remember:
+        if not again:
             parts, at_input = (_joined(*at_input, *parts),), NOTHING
         if around is None:
-            around = run(self.shortcut, _joined, *at_input, *parts)
-        y = run(self.conv1, self._first, *at_input, *parts, weights=self.norm1.parameters())
-        return around + run(self.conv2, self._second, *at_mid, y, weights=self.norm2.parameters())
+            repeats = again and not isinstance(self.shortcut, nn.Identity)
+            around = forget(self.shortcut, _joined, *at_input, *parts, again=repeats)
+        y = forget(self.conv1, self._first, *at_input, *parts, weights=self.norm1.parameters(), again=again)
+        return around + forget(self.conv2, self._second, *at_mid, y, weights=self.norm2.parameters(), again=again)
 
     def _first(self, scale: Channels | None, shift: Channels | None, *parts: Features) -> Float[Tensor, "b c2 h w"]:
         return F.silu(self.norm1(_joined(scale, shift, *parts)))

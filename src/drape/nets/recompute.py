@@ -13,8 +13,6 @@ from torch.autograd.function import once_differentiable
 from torch.overrides import handle_torch_function, has_torch_function_unary
 from torch.utils.checkpoint import checkpoint
 
-Reader = Callable[[Tensor], Tensor]
-
 
 def run_once(function: Callable[..., Tensor], *inputs: Any) -> Tensor:
     """What it returns."""
@@ -26,29 +24,31 @@ def run_again(function: Callable[..., Tensor], *inputs: Any) -> Tensor:
     return checkpoint(function, *inputs, use_reentrant=False, preserve_rng_state=False)
 
 
-def remember(
-    read: Reader, function: Callable[..., Tensor], *inputs: Any, weights: Iterable[nn.Parameter] = ()
+def forget(
+    read: Callable[[Tensor], Tensor],
+    function: Callable[..., Tensor],
+    *inputs: Tensor | None,
+    weights: Iterable[nn.Parameter] = (),
+    again: bool = True,
 ) -> Tensor:
-    """read(function(*inputs)), in the way of `forget` without forgetting anything."""
-    return read(function(*inputs))
-
-
-def forget(read: Reader, function: Callable[..., Tensor], *inputs: Any, weights: Iterable[nn.Parameter] = ()) -> Tensor:
     """read(function(*inputs)), of which autograd does not remember what `function` returns, nor anything inside it: the
     backward pass computes that again.  `read` is remembered, and not repeated.
 
     For a costly operation, such as a convolution, after cheap ones whose results are as large as its own.  `checkpoint`
-    does the same, at half a millisecond and more a call.
+    does the same, at three times the price a call.
 
-    inputs    tensors or None
-    weights   all that `function` reads besides; their gradients are computed too
+    read      a convolution or linear layer, perhaps of a view; it must not write into what it is given
+    weights   all that `function` reads besides; a hook on the gradient of one is called twice
+    again     whether to: else autograd remembers as always, as it does where no gradient is recorded
     """
+    if not again or not torch.is_grad_enabled():
+        return read(function(*inputs))
     if torch.compiler.is_compiling():
         return run_again(lambda *given: read(function(*given)), *inputs)
     result = _Forgotten.apply(function, len(inputs), *inputs, *weights)
     if result.grad_fn is None:
         return read(result)
-    pack = partial(_pack, result.grad_fn, result.untyped_storage()._cdata)
+    pack = partial(_pack, result.grad_fn, result.untyped_storage()._cdata, result.stride())
     with torch.autograd.graph.saved_tensors_hooks(pack, _unpack):
         return read(result)
 
@@ -86,11 +86,11 @@ def _again(ctx: Any) -> tuple[list[Tensor | None], Tensor]:
 
 def _as_autocast(function: Callable[..., Tensor], device: str) -> Callable[..., Tensor]:
     """`function` under the autocast of now, whenever it runs, with its result as the next layer would read it."""
-    if not torch.amp.is_autocast_available(device) or not torch.is_autocast_enabled(device):
+    dtype = _low_type(device)
+    if dtype is None:
         return lambda *inputs: as_layers_read(function(*inputs))
-    dtype = torch.get_autocast_dtype(device)
 
-    def run(*inputs: Any) -> Tensor:
+    def run(*inputs: Tensor | None) -> Tensor:
         with torch.autocast(device, dtype):
             return as_layers_read(function(*inputs))
 
@@ -101,25 +101,33 @@ def as_layers_read(x: Tensor) -> Tensor:
     """x in the type that autocast has convolutions and linear layers compute in: a copy that they would make anyway."""
     if has_torch_function_unary(x):
         return handle_torch_function(as_layers_read, (x,), x)
-    device = x.device.type
-    if not torch.amp.is_autocast_available(device) or not torch.is_autocast_enabled(device):
-        return x
-    return x.to(torch.get_autocast_dtype(device))
+    dtype = _low_type(x.device.type)
+    return x if dtype is None else x.to(dtype)
 
 
-def _pack(node: Any, forgotten: int, saved: Tensor) -> Any:
+def _low_type(device: str) -> torch.dtype | None:
+    """The type of the autocast of now; None without."""
+    if torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device):
+        return torch.get_autocast_dtype(device)
+    return None
+
+
+def _pack(node: Any, forgotten: int, order: tuple[int, ...], saved: Tensor) -> Any:
     """Of a view of the forgotten result, the node that can make it again and which view; else the tensor.
 
     forgotten   where the storage of the result is: a hook that held the result would keep it
+    order       its strides
     """
     if saved.untyped_storage()._cdata != forgotten:
         return saved
-    return node, saved.size(), saved.stride(), saved.storage_offset()
+    return node, order, saved.size(), saved.stride(), saved.storage_offset()
 
 
 def _unpack(kept: Any) -> Tensor:
     if isinstance(kept, Tensor):
         return kept
-    node, size, stride, offset = kept
-    _, result = _again(node)
-    return result.detach().as_strided(size, stride, offset)
+    node, order, size, stride, offset = kept
+    result = _again(node)[1].detach()
+    if result.stride() != order:  # the inputs have come back in another order of memory
+        result = torch.empty_strided(result.size(), order, dtype=result.dtype, device=result.device).copy_(result)
+    return result.as_strided(size, stride, offset)

@@ -12,7 +12,7 @@ import torch
 
 from drape.config import RunConfig
 from drape.errors import ConfigError
-from drape.settings import OptimConfig
+from drape.settings import MOST_BETA1_BF16, OptimConfig
 from drape.training.dry_step import DeviceType, WorstMoment, build, dry_step, micro_batch
 
 UNITS = {"": 1, "b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "kib": 2**10, "mib": 2**20, "gib": 2**30, "tib": 2**40}
@@ -165,13 +165,9 @@ def _remedies(
     elif len(config.ema.lengths) > 1:
         config = replace(config, ema=replace(config.ema, lengths=config.ema.lengths[:1]))
         yield {"ema.lengths": f"[{config.ema.lengths[0]}]"}, "no averages of other lengths after the run", config
-    if config.optim.kind in ("adam", "adamw"):
+    if config.optim.kind in ("adam", "adamw") and config.optim.betas[0] <= MOST_BETA1_BF16:
         config = replace(config, optim=replace(config.optim, first_moment="bf16"))
-        yield (
-            {"optim.first_moment": "bf16"},
-            "Adam's mean of gradients rounded to 8 bits, a few percent more time",
-            config,
-        )
+        yield {"optim.first_moment": "bf16"}, "Adam's mean of gradients in bfloat16, a few percent more time", config
     accumulate, config = _accumulated(config, 1, device, processes, limit)
     yield accumulate, "the same update; a GPU works below its rate on so few images", config
     if processes == 1 and config.precision != "fp16":
@@ -182,12 +178,11 @@ def _remedies(
         price = f"another run: updates from {config.batch_size} at a time, without clipping; lower optim.lr"
         yield settings, price, config
     if config.optim.kind in ("adam", "adamw"):
+        settings = {"optim.kind": "adamw8bit"}
+        if config.optim.first_moment == "bf16":
+            settings["optim.first_moment"] = "fp32"
         config = replace(config, optim=replace(config.optim, kind="adamw8bit", first_moment="fp32"))
-        yield (
-            {"optim.kind": "adamw8bit", "optim.first_moment": "fp32"},
-            "warning: 8-bit moments are known to harm diffusion training",
-            config,
-        )
+        yield settings, "warning: 8-bit moments are known to harm diffusion training", config
 
 
 def _accumulated(
@@ -245,7 +240,8 @@ def _gradients_in_step(config: RunConfig, trained: int) -> int:
     """Bytes of gradients, and of what an optimiser that is not fused computes from them all at once."""
     if config.optim.in_backward:
         return 0
-    return 4 * trained * (1 if config.optim.fused or config.optim.kind == "adamw8bit" else 2)
+    at_once = not config.optim.fused and config.optim.kind != "adamw8bit" and config.optim.first_moment == "fp32"
+    return 4 * trained * (2 if at_once else 1)
 
 
 def _moment_bytes(config: RunConfig) -> float:

@@ -2,7 +2,8 @@
 
 import math
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from importlib import import_module
 from typing import Any, assert_never
 
@@ -47,24 +48,32 @@ class _HalfFirstMoment(torch.optim.Optimizer):
     """Adam whose mean of gradients is kept in bfloat16.  [Zhai et al. 2022, Scaling Vision Transformers, sec. 3.4]
 
     For torch's own step of a few weights at a time it is float32, and then rounded into its place.  The mean of squares
-    stays float32: with a beta of 0.999 a step changes it by less than bfloat16 resolves.
+    stays float32: in half precision it harms [ibid.].
     """
 
-    def step(self, closure: Any = None) -> None:  # type: ignore[override]  # without the loss that a closure returns
+    def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
+        with torch.enable_grad():
+            loss = None if closure is None else closure()
         groups = self.param_groups
         try:
             for group in groups:
                 for few in _few_at_a_time(group["params"]):
                     self.param_groups = [{**group, "params": few}]
-                    halves = {p: self.state[p]["exp_avg"] for p in few if self.state.get(p)}
-                    for p, half in halves.items():
-                        self.state[p]["exp_avg"] = half.float()
-                    super().step(closure)
-                    for state, half in ((self.state[p], halves.get(p)) for p in few if self.state.get(p)):
-                        mean = state["exp_avg"]
-                        state["exp_avg"] = mean.bfloat16() if half is None else half.copy_(mean)
+                    self._step_few(few)
         finally:
             self.param_groups = groups
+        return loss
+
+    def _step_few(self, few: list[Tensor]) -> None:
+        kept = {p: self.state[p]["exp_avg"] for p in few if self.state.get(p)}
+        for p, mean in kept.items():
+            self.state[p]["exp_avg"] = mean.float()
+        _without_hooks(super().step)()
+        for p in (p for p in few if self.state.get(p)):
+            mean, place = self.state[p]["exp_avg"], kept.get(p)
+            if place is None or place.dtype != torch.bfloat16:  # the first step, or a state from elsewhere
+                place = torch.empty_like(mean, dtype=torch.bfloat16)
+            self.state[p]["exp_avg"] = place.copy_(mean)
 
 
 class HalfAdam(_HalfFirstMoment, Adam):
@@ -73,6 +82,14 @@ class HalfAdam(_HalfFirstMoment, Adam):
 
 class HalfAdamW(_HalfFirstMoment, AdamW):
     """AdamW with the mean of gradients in bfloat16."""
+
+
+def _without_hooks(step: Callable[..., Any]) -> Callable[..., Any]:
+    """A bound method `step` of an optimiser, without the hooks that torch wraps it in: those are for the whole step."""
+    function = step.__func__  # type: ignore[attr-defined]
+    while getattr(function, "hooked", False):
+        function = function.__wrapped__
+    return partial(function, step.__self__)  # type: ignore[attr-defined]
 
 
 def _few_at_a_time(parameters: list[Tensor]) -> Iterator[list[Tensor]]:
