@@ -9,6 +9,7 @@ import pytest
 from drape.cli.main import main
 from drape.doctor import examine, page
 from drape.doctor.finding import Finding
+from drape.doctor.patient import Patient
 from drape.doctor.records import open_run
 from drape.errors import CheckpointError
 
@@ -45,6 +46,23 @@ def check_nothing(patient: object) -> list[Finding]:
 def test_a_page_where_a_folder_is_is_refused_before_anything_is_examined(doctor, tmp_path) -> None:
     line = doctor("tiny", "--data", doctor.data, "--html", tmp_path)
     assert f"--html {tmp_path} is a folder" in line and "Use --html" in line
+
+
+def test_pairs_on_a_list_are_left_out_and_the_next_command_leaves_them_out_too(doctor, tmp_path, monkeypatch) -> None:
+    seen = []
+
+    def check(patient: Patient) -> list[Finding]:
+        seen.append(len(patient.readers[0]))
+        return [Finding("FAIL", "something", "is wrong", "Mend it.")]
+
+    monkeypatch.setattr(examine, "checks", lambda tier: (check,))
+    listed = tmp_path / "bad pairs.txt"
+    listed.write_text("p3\n")
+    for words in ((), ("--exclude", listed)):
+        assert main(["doctor", "tiny", "--data", str(doctor.data), *map(str, words), *PAIRED, "--device", "cpu"]) == 2
+    assert seen[1] == seen[0] - 1
+    assert f"--exclude '{listed}'" in doctor.capsys.readouterr().out
+    assert "is missing" in doctor("tiny", "--data", doctor.data, "--exclude", tmp_path / "no.txt")
 
 
 def test_a_page_in_a_folder_that_cannot_be_made_is_refused_before_anything_is_examined(doctor, tmp_path) -> None:

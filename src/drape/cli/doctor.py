@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 EXAMPLES = """
 drape doctor mini-64 --data people
+drape doctor mini-64 --data people --exclude exclude.txt
 drape doctor mini-64 --data people --overfit 8
 drape doctor runs/mini
 drape doctor runs/mini --data people --html report.html
@@ -39,6 +40,9 @@ def _doctor(
         str | None, typer.Argument(help="A preset or .json config, before training; a run, a checkpoint or weights.")
     ] = None,
     data: Annotated[Path | None, typer.Option(help="Folder of pairs; of a run, the one it was trained on.")] = None,
+    exclude: Annotated[
+        Path | None, typer.Option(help="Of a preset: file of pairs to leave out, as 'drape train' takes it.")
+    ] = None,
     overfit: Annotated[
         int | None, typer.Option(callback=at_least(2), help="Only learn so many pairs by heart: 8, say.")
     ] = None,
@@ -72,7 +76,7 @@ def _doctor(
     thresholds = override_thresholds(Thresholds(), threshold or [])
     if overfit is not None:
         thresholds = replace(thresholds, overfit_samples=overfit)
-    patient = _patient(target, data, set_ or [], device, thresholds)
+    patient = _patient(target, data, exclude, set_ or [], device, thresholds)
     if overfit is not None:
         _check_people(patient, overfit)
     stages = _stages(patient, overfit is not None)
@@ -88,9 +92,17 @@ def _doctor(
     return 2 if worst(found.findings) == "FAIL" else 0
 
 
-def _patient(target: str, data: Path | None, settings: list[str], device: str, thresholds: "Thresholds") -> "Patient":
-    """Whom TARGET names.  Raises ConfigError for a preset without data, and for settings of a run."""
+def _patient(
+    target: str,
+    data: Path | None,
+    exclude: Path | None,
+    settings: list[str],
+    device: str,
+    thresholds: "Thresholds",
+) -> "Patient":
+    """Whom TARGET names.  Raises ConfigError for a preset without data, and for settings or a list of a run."""
     from drape.config import override, read_config
+    from drape.data.exclude import read_excluded
     from drape.doctor.patient import patient_of
     from drape.doctor.records import holds_run, open_run
     from drape.presets import PRESETS, preset
@@ -101,11 +113,16 @@ def _patient(target: str, data: Path | None, settings: list[str], device: str, t
         if data is None:
             raise ConfigError("--data is missing. Name the folder of pairs that the net is to learn from.")
         recipe = shlex.join([target, *(word for setting in settings for word in ("--set", setting))])
-        return patient_of(override(config, settings), data, device=device, thresholds=thresholds, recipe=recipe)
+        excluded = None if exclude is None else read_excluded(exclude)
+        return patient_of(
+            override(config, settings), data, device=device, thresholds=thresholds, excluded=excluded, recipe=recipe
+        )
     if path.is_dir() and target in PRESETS and not holds_run(path):
         raise ConfigError(_not_the_preset(path))
     if settings:
         raise ConfigError(f"{target} has settings of its own. Leave --set out, or examine its preset.")
+    if exclude is not None:
+        raise ConfigError(f"{target} has a list of its own, or none. Leave --exclude out, or examine its preset.")
     return open_run(path, data, device=device, thresholds=thresholds)
 
 

@@ -147,13 +147,17 @@ def _command(name: Name, patient: Patient) -> str:
 
 
 def _train(patient: Patient, out: str) -> str:
-    without = f" --exclude {shlex.quote(str(patient.excluded.path))}" if patient.excluded else ""
-    return f"drape train {patient.recipe} {_data(patient)}{without} --out {out}"
+    return f"drape train {patient.recipe} {_data(patient)}{_without(patient)} --out {out}"
 
 
 def _again(patient: Patient) -> str:
-    who = shlex.quote(str(patient.records.folder)) if patient.records else patient.recipe
-    return f"drape doctor {who} {_data(patient)}"
+    if patient.records:
+        return f"drape doctor {shlex.quote(str(patient.records.folder))} {_data(patient)}"
+    return f"drape doctor {patient.recipe} {_data(patient)}{_without(patient)}"
+
+
+def _without(patient: Patient) -> str:
+    return f" --exclude {shlex.quote(str(patient.excluded.path))}" if patient.excluded else ""
 
 
 def _data(patient: Patient) -> str:
