@@ -267,7 +267,7 @@ def time_in_thousandths(patches: Patches) -> None:
 def dropout_always_on(patches: Patches) -> None:
     """F.dropout, whose training is True unless it is told."""
     original = ResBlock._second
-    patches.attribute(ResBlock, "_second", lambda self, y, film: F.dropout(original(self, y, film), 0.1))
+    patches.attribute(ResBlock, "_second", lambda self, *inputs: F.dropout(original(self, *inputs), 0.1))
 
 
 def cut_out(fields: dict[str, Tensor]) -> Tensor:

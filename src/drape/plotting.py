@@ -24,6 +24,7 @@ Curve = tuple[np.ndarray, np.ndarray]
 QUARTERS = 4
 WINDOWS = 80  # over the longest run: points of a smoothed curve
 LEAST_STEPS = 8  # in a window: fewer give no standard error worth the name
+LEAST_GAP = 0.05  # of the axis of the cloth-swap gap
 GREY = "#777777"
 WEIGHTS: dict[str, Any] = {"ema": "-", "online": (0, (4, 2))}
 YARDSTICKS: dict[str, Any] = {"pass_through": (0, (1, 1.5)), "wiener": (0, (7, 2, 1, 2))}
@@ -276,6 +277,7 @@ def _gap(axes: "Axes", runs: Sequence[Curves]) -> None:
     axes.set_yscale("linear")
     axes.autoscale(axis="y")
     low, high = axes.get_ylim()
+    high = max(high, LEAST_GAP)  # or the chance of a net that ignores the cloth would look like something
     axes.set_ylim(min(low, -0.1 * high), high)
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:.3g}%"))
     axes.axhline(0, color=GREY, linewidth=1)

@@ -137,7 +137,7 @@ def test_a_net_that_mixes_the_samples_of_a_batch_is_named(root, monkeypatch) -> 
 
 def test_dropout_that_is_always_on_is_named_once_for_what_it_is(root, monkeypatch) -> None:
     right = layers.ResBlock._second
-    monkeypatch.setattr(layers.ResBlock, "_second", lambda self, y, film: F.dropout(right(self, y, film), 0.1))
+    monkeypatch.setattr(layers.ResBlock, "_second", lambda self, *inputs: F.dropout(right(self, *inputs), 0.1))
     assert "random in evaluation mode" in told(arithmetic.check_output(patient_with(root)))
 
 
