@@ -48,8 +48,18 @@ class _HalfFirstMoment(torch.optim.Optimizer):
     """Adam whose mean of gradients is kept in bfloat16.  [Zhai et al. 2022, Scaling Vision Transformers, sec. 3.4]
 
     For torch's own step of a few weights at a time it is float32, and then rounded into its place.  The mean of squares
-    stays float32: in half precision it harms [ibid.].
+    stays float32: in half precision it harms [ibid.].  Both are there from the beginning: made in the first backward
+    pass, they would lie between activations, and leave holes behind.
     """
+
+    def __init__(self, parameters: list[nn.Parameter], **settings: Any) -> None:
+        super().__init__(parameters, **settings)
+        for p in parameters:
+            self.state[p] = {
+                "step": torch.zeros((), device=p.device if settings["fused"] else None),
+                "exp_avg": torch.zeros_like(p, dtype=torch.bfloat16, requires_grad=False),
+                "exp_avg_sq": torch.zeros_like(p, requires_grad=False),
+            }
 
     def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
         with torch.enable_grad():
@@ -71,7 +81,7 @@ class _HalfFirstMoment(torch.optim.Optimizer):
         _without_hooks(super().step)()
         for p in (p for p in few if self.state.get(p)):
             mean, place = self.state[p]["exp_avg"], kept.get(p)
-            if place is None or place.dtype != torch.bfloat16:  # the first step, or a state from elsewhere
+            if place is None or place.dtype != torch.bfloat16:  # a state from elsewhere
                 place = torch.empty_like(mean, dtype=torch.bfloat16)
             self.state[p]["exp_avg"] = place.copy_(mean)
 
