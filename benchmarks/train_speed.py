@@ -32,7 +32,7 @@ import torch
 from torch.nn import functional as F
 
 from drape.config import RunConfig
-from drape.devices import prepare_cpu
+from drape.devices import keep_freed_memory
 from drape.nets import sizes
 from drape.nets.count import blank_conditions, count
 from drape.nets.parallel_unet import ParallelUNet
@@ -131,7 +131,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def measure(config: RunConfig, repeats: int, clock: Callable[[], float]) -> Measured:
     """Medians of `repeats` steps and of the convolutions between them, after one of each to warm up."""
-    prepare_cpu()  # as every run on a CPU does, in training.engine
+    keep_freed_memory()  # as every run on a CPU does, in training.engine
+    torch.set_flush_denormal(True)  # which none does: gradients behind branches that start at zero, under plain SGD
     step, net = training_step(config)
     convolve, operations = yardstick(config)
     steps, convolutions = [], []

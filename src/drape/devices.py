@@ -55,17 +55,6 @@ def memory_of(device: torch.device) -> int:
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
-def prepare_cpu() -> None:
-    """What a training run on a CPU does before its first operation: `keep_freed_memory`, and take numbers below 1e-38
-    for 0.
-
-    A branch that starts at zero has gradients that small, and an Intel CPU takes many times as long for each of them
-    (docs/log.md).  Threads of torch's pool that exist already go on as before.
-    """
-    keep_freed_memory()
-    torch.set_flush_denormal(True)
-
-
 def keep_freed_memory() -> bool:
     """Have malloc keep what tensors free, for the next ones; whether it does from now on.
 

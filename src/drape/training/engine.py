@@ -20,7 +20,7 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FSDPModule, fully_shard
 
 from drape.config import RunConfig
-from drape.devices import pick_device, prepare_cpu
+from drape.devices import keep_freed_memory, pick_device
 from drape.errors import ConfigError
 from drape.nets.attention import SelfAttention
 from drape.nets.layers import ResBlock
@@ -39,7 +39,7 @@ class Engine:
     def __init__(self, config: RunConfig, device: str = "auto") -> None:
         chosen = pick_device(device)
         if chosen.type == "cpu":
-            prepare_cpu()
+            keep_freed_memory()
         data_parallel = DistributedDataParallelKwargs(gradient_as_bucket_view=True)
         self.accelerator = Accelerator(
             cpu=chosen.type == "cpu",
