@@ -50,7 +50,7 @@ class RunConfig:
     batch_size          images between two updates, whatever the number of processes and of micro-batches
     accumulate          micro-batches a process runs one after the other for one update: less memory, the same update
     images              length of the run; a --budget of wall-clock time replaces it
-    precision           of the arithmetic (autocast); weights and averages are fp32 always, moments but for optim
+    precision           of the arithmetic (autocast); weights and averages are fp32, moments unless optim says else
     compile             torch.compile; minutes at the start, on a GPU faster afterwards
     channels_last       memory order of the convolutions
     checkpoint_norms    compute norms and activations again in the backward pass: half the memory for little work

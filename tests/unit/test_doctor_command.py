@@ -65,6 +65,11 @@ def test_pairs_on_a_list_are_left_out_and_the_next_command_leaves_them_out_too(d
     assert "is missing" in doctor("tiny", "--data", doctor.data, "--exclude", tmp_path / "no.txt")
 
 
+def test_a_list_is_refused_for_a_run_which_has_its_own(doctor, tmp_path) -> None:
+    assert main(["doctor", str(tmp_path), "--exclude", str(tmp_path / "bad.txt")]) == 2
+    assert "Leave --exclude out" in doctor.capsys.readouterr().err
+
+
 def test_a_page_in_a_folder_that_cannot_be_made_is_refused_before_anything_is_examined(doctor, tmp_path) -> None:
     (tmp_path / "file").write_text("")
     line = doctor("tiny", "--data", doctor.data, "--html", tmp_path / "file" / "deeper" / "page.html")
